@@ -1,0 +1,83 @@
+# Every target is one line of Python as well, for those without make: `make help` prints both.
+VENV      ?= .venv
+BIN       := $(VENV)/bin
+STAMP     := $(VENV)/.installed
+LATEST    := .venv-latest
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+NBVAL     := --nbval --nbval-current-env --nbval-sanitize-with tools/nbval_sanitize.cfg --nbval-cell-timeout 300
+
+# The first of these that is Python 3.11 or newer; `make run PYTHON=...` names another.
+IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON    ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+               "$$p" -c "$(IS_RECENT)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+# `make run TORCH=cpu` takes the small wheel of torch: the usual one for Linux carries gigabytes of CUDA.
+TORCH     ?=
+TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+
+# A foreign PYTHONPATH would shadow the environment; a foreign backend would swallow the notebooks' figures.
+unexport PYTHONPATH MPLBACKEND
+
+.PHONY: help run test test-latest unit lint lab e2e notebooks student html model bench wheel-test clean
+
+help: ## list the targets | python -m llama_core --help
+	@echo 'Each target sets up $(VENV) first if it is needed. Without make: python -m venv .venv, activate it, then'
+	@echo "    python -m pip install -c constraints.txt -e '.[dev]'"
+	@echo
+	@awk -F ':.*## | [|] ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n  %-16s %s\n", $$1, $$2, "", $$3 }' Makefile
+
+run: $(STAMP) ## run the gates, then tell a story with the model that ships with the package | python -m llama_core check, python -m llama_core generate --model stories --prompt "One day"
+	$(BIN)/llama-core check --fast
+	$(BIN)/llama-core generate --model stories --prompt "One day"
+
+test: lint ## lint, then every test, notebooks included | python -m pytest (and the line of lint)
+	TQDM_DISABLE=1 $(BIN)/python -m pytest $(if $(NOTEBOOKS),$(NBVAL) tests notebooks)
+
+test-latest: ## the tests on the newest versions allowed, outputs not compared | python -m pytest --nbval-lax tests notebooks
+	@test -x $(LATEST)/bin/pip || "$(PYTHON)" -m venv $(LATEST)
+	grep '^torch==' constraints.txt > $(LATEST)/torch.txt
+	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -c $(LATEST)/torch.txt $(TORCH_CPU) -e '.[dev]'
+	TQDM_DISABLE=1 $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
+
+unit: $(STAMP) ## the quick tests alone | python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP) ## format, lint and types | python -m ruff check . && python -m ruff format --check . && python -m mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+lab: $(STAMP) ## open JupyterLab at the first notebook | python -m jupyterlab notebooks/00_foundation.ipynb
+	$(BIN)/python -m jupyterlab notebooks/00_foundation.ipynb
+
+e2e: $(STAMP) ## use a notebook in JupyterLab in a real browser (needs Chromium) | python tools/lab_e2e.py notebooks/03_attention.ipynb
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[e2e]'
+	$(BIN)/python tools/lab_e2e.py notebooks/03_attention.ipynb
+
+notebooks: $(STAMP) ## execute the notebooks anew and store their outputs | python tools/run_notebooks.py notebooks/*.ipynb
+	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+
+student: $(STAMP) ## write the notebooks without solutions to build/student | python tools/student.py notebooks/*.ipynb
+	$(BIN)/python tools/student.py $(NOTEBOOKS)
+
+html: $(STAMP) ## write the notebooks as pages to build/html | python tools/html_pages.py notebooks/*.ipynb
+	$(BIN)/python tools/html_pages.py $(NOTEBOOKS)
+
+model: $(STAMP) ## train the embedded model anew, with its measurements | python -m llama_core.stories.train
+	$(BIN)/python -m llama_core.stories.train
+
+bench: $(STAMP) ## speed beside transformers, as ratios of one run | python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py
+
+wheel-test: $(STAMP) ## build the wheel and use it outside the checkout | python tools/wheel_test.py
+	$(BIN)/python tools/wheel_test.py
+
+clean: ## delete the environment, caches and builds | git clean -fdX
+	rm -rf $(VENV) $(LATEST) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/pip || "$(PYTHON)" -c "$(IS_RECENT)" 2>/dev/null || { echo 'This project needs Python 3.11 or newer, and none was found. Install one, or name it: make run PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV) || { echo 'No environment could be made. On Debian and Ubuntu this needs the package python3-venv.' >&2; exit 1; }
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_CPU) -e '.[dev]'
+	touch $@
