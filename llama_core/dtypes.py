@@ -1,0 +1,33 @@
+"""Floating-point types by name."""
+
+from __future__ import annotations
+
+import torch
+
+from llama_core.config import DTYPES
+from llama_core.errors import ConfigError
+
+_TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
+
+
+def as_torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """``"bfloat16"`` or ``torch.bfloat16`` as ``torch.bfloat16``. Raises ConfigError for anything but a float type."""
+    found = _TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _TORCH_DTYPES.values():
+        raise ConfigError(
+            f"{dtype!r} is no floating-point type that a model can have",
+            key="dtype",
+            expected=" | ".join(DTYPES),
+            actual=dtype,
+        )
+    return found
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.bfloat16`` as ``"bfloat16"``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute norms, rotary tables and softmax in: float32, or float64 where the model has it."""
+    return torch.promote_types(dtype, torch.float32)
