@@ -1,0 +1,72 @@
+"""The vocabulary of the stories: who, where, what. The writer (`text`) and the judge (`rules`) read the same lists."""
+
+GIRLS = (
+    *("Mira", "Lily", "Anna", "Rosa", "Nora", "Ida", "Hana", "Tess", "Wren", "Maya", "Clara", "Pia", "Freya", "Amina"),
+    *("Zoé", "Léa", "Inés", "Chloé"),
+)
+BOYS = (
+    *("Ben", "Tom", "Omar", "Finn", "Hugo", "Kai", "Otto", "Sam", "Ravi", "Leo", "Max", "Theo", "Milo", "Emil"),
+    *("René", "Noël", "André", "Björn"),
+)
+NAMES = GIRLS + BOYS
+ANIMALS = ("fox", "bear", "mouse", "owl", "rabbit", "frog", "hedgehog", "cat", "goat", "duck", "otter", "badger")
+KINDS = (*ANIMALS, "girl", "boy")
+TRAITS = (
+    *("small", "kind", "brave", "shy", "quiet", "merry", "clever", "curious", "sleepy", "gentle", "old", "young"),
+    *("friendly", "busy", "patient"),
+)
+
+# Each place with the preposition it takes: "by the pond".
+PLACES = {
+    **dict.fromkeys(("pond", "river", "lake", "well", "sea"), "by"),
+    **dict.fromkeys(("beach", "hill", "bridge", "island"), "on"),
+    **dict.fromkeys(("forest", "garden", "meadow", "orchard", "barn", "valley", "cave"), "in"),
+    **dict.fromkeys(("market", "mill", "harbour", "station"), "at"),
+}
+MOODS = ("quiet", "cold", "green", "sunny", "windy", "lovely", "dark", "warm", "busy", "still")
+WEATHERS = ("sunny", "rainy", "windy", "cold", "warm", "bright", "snowy", "foggy")
+
+LOOKS = (
+    *("red", "blue", "green", "yellow", "white", "black", "brown", "silver", "golden", "purple", "pink", "old"),
+    *("tiny", "shiny", "wooden", "striped", "orange", "heavy"),
+)
+OBJECTS = (
+    *("kite", "drum", "ball", "hat", "lamp", "key", "cup", "bell", "book", "boat", "flute", "scarf", "basket", "coin"),
+    *("spoon", "feather", "map", "box", "button", "whistle", "lantern", "ribbon", "ring", "clock", "umbrella"),
+)
+SPOTS = (
+    *("under the bench", "behind the tree", "in the tall grass", "between the stones", "under a leaf", "in the mud"),
+    *("behind the door", "under the stairs", "inside an old boot", "on the roof", "beside the fence", "in the hay"),
+)
+
+# Things that are counted: plural -> singular.
+COUNTED = {
+    **{noun + "s": noun for noun in ("apple", "pear", "shell", "nut", "stone", "egg", "flower", "plum", "acorn")},
+    **{"berries": "berry", "leaves": "leaf", "cookies": "cookie", "feathers": "feather"},
+}
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+# A refrain is a random sequence of these: nothing but a look back at the first time can tell how it goes on.
+SONG_WORDS = (
+    *("la", "lum", "tiri", "bom", "dilly", "hey", "ho", "tra", "ding", "dong", "pim", "rum", "fiddle", "zum", "oh"),
+    *("moon", "star", "rain", "snow", "tin", "bread", "honey", "salt", "wind", "gold", "home", "river", "apple", "sky"),
+    *("sing", "dance", "jump", "run", "blow", "shine", "sleep", "wake", "turn", "fly", "up", "down", "far", "near"),
+    *("round", "softly", "never", "always", "seven", "little", "silver", "over", "under", "away", "again", "summer"),
+)
+
+
+def with_article(phrase: str) -> str:
+    """The phrase behind its indefinite article: "a kite", "an old kite"."""
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def amount(number: int, plural: str) -> str:
+    """A number of counted things in words: "one shell", "four shells"; none at all is "no shells"."""
+    if number == 0:
+        return f"no {plural}"
+    return f"{NUMBERS[number - 1]} {COUNTED[plural] if number == 1 else plural}"
+
+
+def enumerate_words(items: list[str]) -> str:
+    """A spoken list: "a pear", "a pear and a cup", "a pear, a cup and a hat"."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

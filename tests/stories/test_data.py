@@ -1,0 +1,89 @@
+import random
+from itertools import islice
+
+import pytest
+import sentencepiece
+
+from llama_core.stories.data import (
+    BEGIN,
+    CONTEXT,
+    END,
+    FIRST_BYTE,
+    FIRST_ORDINARY,
+    IGNORED,
+    VOCABULARY,
+    Document,
+    batches,
+    pad,
+    repeated_document,
+    story_document,
+    train_tokenizer,
+)
+from llama_core.stories.text import story
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> bytes:
+    return train_tokenizer(random.Random(5), stories=1500)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(vocabulary: bytes) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+
+
+def test_the_same_stories_give_the_same_vocabulary_byte_for_byte(vocabulary: bytes):
+    assert train_tokenizer(random.Random(5), stories=1500) == vocabulary
+
+
+def test_ids_are_control_tokens_then_bytes_then_ordinary_pieces(tokenizer: sentencepiece.SentencePieceProcessor):
+    assert tokenizer.vocab_size() == VOCABULARY
+    assert [tokenizer.id_to_piece(i) for i in range(3)] == ["<unk>", "<s>", "</s>"]
+    assert [i for i in range(VOCABULARY) if tokenizer.is_byte(i)] == list(range(FIRST_BYTE, FIRST_ORDINARY))
+
+
+@pytest.mark.parametrize("text", ["Zoé met René.\nThe end.", "  two  spaces ", "日本 🦊", "\ttab", "x" * 50])
+def test_every_text_comes_back_from_its_ids(tokenizer: sentencepiece.SentencePieceProcessor, text: str):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_letters_beyond_ascii_are_spelled_in_bytes(tokenizer: sentencepiece.SentencePieceProcessor):
+    assert tokenizer.encode("Zoé", out_type=str)[-2:] == ["<0xC3>", "<0xA9>"]
+
+
+def test_a_story_document_is_a_story_between_begin_and_end(tokenizer: sentencepiece.SentencePieceProcessor):
+    ids = story_document(random.Random(3), tokenizer).ids
+    assert (ids[0], ids[-1]) == (BEGIN, END)
+    assert tokenizer.decode(ids[1:-1]) == story(random.Random(3))
+
+
+def test_a_repeated_document_is_one_sequence_over_and_over_and_its_first_copy_is_not_learnt():
+    rng = random.Random(0)
+    documents = [repeated_document(rng) for _ in range(500)]
+    for document in documents:
+        first, rest = document.ids[1 : document.learnt_from], document.ids[document.learnt_from :]
+        assert len(rest) >= len(first) >= 4
+        assert rest == [first[i % len(first)] for i in range(len(rest))]
+        assert BEGIN == document.ids[0] and BEGIN not in document.ids[1:] and END not in document.ids
+    assert min(len(d.ids) for d in documents) < 20
+    assert 450 < max(len(d.ids) for d in documents) <= CONTEXT
+
+
+def test_targets_are_the_next_tokens_and_what_is_not_learnt_is_ignored():
+    inputs, targets = pad(
+        [Document([1, 10, 11, 12, 2]), Document([1, 20, 21, 20, 21], learnt_from=3), Document([1, 7])]
+    )
+    assert inputs.tolist() == [[1, 10, 11, 12], [1, 20, 21, 20], [1, END, END, END]]
+    no = IGNORED
+    assert targets.tolist() == [[10, 11, 12, 2], [no, no, 20, 21], [7, no, no, no]]
+
+
+def test_batches_start_every_row_with_the_begin_token_and_keep_to_their_size(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+):
+    repeated = rows = 0
+    for inputs, targets in islice(batches(random.Random(1), tokenizer, tokens=4096), 60):
+        assert inputs.numel() <= 4096 and (inputs[:, 0] == BEGIN).all()
+        repeated += int((targets[:, 0] == IGNORED).sum())
+        rows += len(inputs)
+    assert 0.5 < repeated / rows < 0.9  # the first stage: 0.7
