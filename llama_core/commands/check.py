@@ -1,0 +1,138 @@
+"""Hold every checkpoint to the float64 reference, and say what is wrong.
+
+Without options: llama_core itself, all checkpoints. Exit status: 0 right, 1 wrong, 2 an input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import ExitStack
+
+EXAMPLES = """\
+  llama-core check
+  llama-core check 3 --verbose
+  llama-core check --device cuda --dtype bfloat16
+  llama-core check --model DIR
+  llama-core check 3 --interface
+  llama-core check 3 --implementation mymodule:my_attention
+  llama-core check 3 --export cases/
+  llama-core check 3 --results cases_out/
+  llama-core check --prove
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", nargs="?", metavar="ID", help="0, 1, 1B, 2 … 10; all of them by default")
+    parser.add_argument("--verbose", action="store_true", help="every check: error, tolerance, where it comes from")
+    parser.add_argument("--dtype", default="float32", help="float32 (the default), bfloat16 or float16")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, mps")
+    parser.add_argument("--model", metavar="DIR", help="a model's own weights and activations as cases; or stories")
+    parser.add_argument("--fast", action="store_true", help="leave out the cases with the sizes of Llama-2 7B")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--interface", action="store_true", help="what an implementation is given and must give back")
+    what.add_argument("--implementation", metavar="MODULE:NAME", help="judge this one; also FILE.py:NAME")
+    what.add_argument("--export", metavar="FOLDER", help="write inputs, weights, expected values and tolerances")
+    what.add_argument("--results", metavar="FOLDER", help="judge what another program wrote for exported cases")
+    what.add_argument("--prove", action="store_true", help="try every known mistake: each must be caught")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds per case for --implementation (default 60)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.gate import check_setting
+    from llama_core.checkpoints.specification import CHECKPOINTS, checkpoint
+
+    ids = list(CHECKPOINTS) if args.checkpoint is None else [checkpoint(args.checkpoint).id]
+    check_setting(args.dtype, args.device)
+    if args.interface:
+        return _interface(ids)
+    if args.export:
+        return _export(ids, args)
+    if args.prove:
+        return _prove(ids, args)
+    return _check(ids, args)
+
+
+def _check(ids: list[str], args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.result import verdict
+
+    results = []
+    if not args.json:
+        print(_headline(args), flush=True)
+    with ExitStack() as stack:
+        judge = _judge(args, stack)
+        for id in ids:
+            results.append(judge(id))
+            if not args.json:
+                print(results[-1].line(), flush=True)
+                if args.verbose:
+                    print(results[-1].table(), flush=True)
+    passed = all(result.passed for result in results)
+    if args.json:
+        from llama_core.checkpoints.environment import environment
+
+        document = {"passed": passed, "environment": environment(args.device)}
+        print(json.dumps(document | {"checkpoints": [r.to_json() for r in results]}, indent=1))
+    else:
+        print("\n" + verdict(results))
+    return 0 if passed else 1
+
+
+def _judge(args: argparse.Namespace, stack: ExitStack):
+    """What judges one checkpoint, as the arguments say."""
+    from llama_core.checkpoints.gate import Source, cases_for, check, judge
+    from llama_core.checkpoints.specification import checkpoint
+
+    if args.implementation:
+        from llama_core.checkpoints.child import Child
+
+        child = stack.enter_context(Child(args.implementation, args.device, args.timeout, args.model))
+
+    def judge_one(id: str):
+        spec = checkpoint(id)
+        cases = cases_for(spec, args.model, fast=args.fast)
+        if args.implementation:
+            source = Source("", child.produce)
+            return judge(spec, [source], args.implementation, args.dtype, args.device, cases)
+        return check(id, results=args.results, dtype=args.dtype, device=args.device, cases=cases)
+
+    return judge_one
+
+
+def _headline(args: argparse.Namespace) -> str:
+    subject = args.implementation or (f"results in {args.results}" if args.results else "llama_core")
+    where = "" if args.results else f" on {args.device}"
+    cases = f", cases of {args.model}" if args.model else ""
+    return f"{subject} in {args.dtype}{where}{cases}"
+
+
+def _interface(ids: list[str]) -> int:
+    from llama_core.checkpoints.interface import interface
+    from llama_core.checkpoints.specification import checkpoint
+
+    print("\n\n\n".join(interface(checkpoint(id)) for id in ids))
+    return 0
+
+
+def _export(ids: list[str], args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.exchange import export_cases
+    from llama_core.checkpoints.gate import cases_for
+    from llama_core.checkpoints.specification import checkpoint
+
+    written = []
+    for id in ids:
+        spec = checkpoint(id)
+        written += export_cases(spec, args.export, args.dtype, cases_for(spec, args.model, fast=args.fast))
+    print(json.dumps([str(p) for p in written]) if args.json else "\n".join(map(str, written)))
+    return 0
+
+
+def _prove(ids: list[str], args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.prove import prove
+
+    proof = prove(args.dtype, ids)
+    print(json.dumps(proof.to_json(), indent=1) if args.json else proof)
+    return 1 if proof.missed else 0
