@@ -1,0 +1,102 @@
+"""How a step is computed: in which precision, in which order, and where values are rounded.
+
+The float64 reference is ``Arithmetic()``. Every other setting is one that a right implementation may have; together
+they measure how far right implementations lie apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Steps that a fused attention kernel keeps to itself, unrounded.
+_INSIDE_FUSED_ATTENTION = ("scores", "masked_scores", "attention_weights")
+_BLOCK = 8
+
+
+def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
+    """The nearest values of a type, ties to even, as float64 (or as they are, for whole numbers and ``float64``)."""
+    if dtype == "float64" or x.dtype.kind != "f":
+        return x
+    with np.errstate(over="ignore"):
+        if dtype == "float32":
+            return x.astype(np.float32).astype(np.float64)
+        if dtype == "float16":
+            return x.astype(np.float16).astype(np.float64)
+        bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    rounded = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), np.nan, rounded.view(np.float32).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """One way to compute.
+
+    Attributes:
+        dtype: what every named value is rounded to.
+        wide: what sums, norms, tables and softmax are computed in: ``float64`` or ``float32``.
+        order: of summation: ``forward``, ``reversed``, or ``blocked`` (partial sums of 8 terms, added up in turn).
+        fused_attention: scores and attention weights are not rounded on the way.
+        norm_casts_last: RMSNorm multiplies by its weight before it rounds, not after.
+        float32_tables: rotary angles, cosines and sines are rounded to float32.
+        rounded_tables: cosines and sines are rounded to ``dtype`` before they rotate, as transformers does.
+        rounded_products: q·k is rounded before it is scaled, as where the two are separate operations.
+    """
+
+    dtype: str = "float64"
+    wide: str = "float64"
+    order: str = "forward"
+    fused_attention: bool = False
+    norm_casts_last: bool = False
+    float32_tables: bool = False
+    rounded_tables: bool = False
+    rounded_products: bool = False
+
+    def round(self, x: np.ndarray, name: str = "") -> np.ndarray:
+        if self.fused_attention and name in _INSIDE_FUSED_ATTENTION:
+            return x
+        return round_to(x, self.dtype)
+
+    def widen(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(self.wide)
+
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``a @ b`` over the last axis of a and the last but one of b."""
+        a, b = self.widen(a), self.widen(b)
+        if self.order == "reversed":
+            return np.ascontiguousarray(a[..., ::-1]) @ np.ascontiguousarray(b[..., ::-1, :])
+        if self.order == "blocked":
+            total = np.zeros((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), self.wide)
+            for i in range(0, a.shape[-1], max(_BLOCK, a.shape[-1] // 64)):
+                j = i + max(_BLOCK, a.shape[-1] // 64)
+                total = total + a[..., i:j] @ b[..., i:j, :]
+            return total
+        return a @ b
+
+    def sum(self, x: np.ndarray, axis: int = -1) -> np.ndarray:
+        """The sum over one axis, which is kept."""
+        x = self.widen(x)
+        if self.order == "reversed":
+            return np.cumsum(np.flip(x, axis), axis=axis).take([-1], axis=axis)
+        if self.order == "blocked":
+            return np.cumsum(x, axis=axis).take([-1], axis=axis)
+        return x.sum(axis, keepdims=True)
+
+
+REFERENCE = Arithmetic()
+
+
+def right_arithmetics(dtype: str) -> list[Arithmetic]:
+    """Ways to compute in a type that are all right; their spread is the noise floor."""
+    plain = [
+        Arithmetic(dtype, wide="float32", float32_tables=True),
+        Arithmetic(dtype, wide="float32", order="reversed", float32_tables=True, rounded_products=True),
+        Arithmetic(dtype, wide="float32", order="blocked", float32_tables=True),
+        Arithmetic(dtype, wide="float64"),
+        Arithmetic(dtype, wide="float32", fused_attention=True, norm_casts_last=True, float32_tables=True),
+    ]
+    if dtype == "float32":
+        return plain
+    tables = Arithmetic(dtype, wide="float32", float32_tables=True, rounded_tables=True, rounded_products=True)
+    return [*plain, tables]

@@ -1,0 +1,57 @@
+"""What a checkpoint is: data that the reference, the gates and the notebooks read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_core.checkpoints.cases import Case
+from llama_core.checkpoints.procedures import Procedure
+from llama_core.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stage of validation.
+
+    Attributes:
+        id: "0", "1", "1B", "2" … "10".
+        formula: in one line.
+        inputs: name -> axes of what an implementation receives. Axes are the project's letters.
+        outputs: name -> axes of what it must return; ``N`` in a name stands for every layer.
+        welcome: name -> axes of what it may return besides, to be located more exactly.
+        must_hold: what the cases establish, in a sentence.
+        procedure: the float64 reference.
+        notebook: where it is taught.
+    """
+
+    id: str
+    title: str
+    formula: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    must_hold: str
+    procedure: Procedure
+    cases: tuple[Case, ...]
+    notebook: str
+    welcome: dict[str, str]
+
+    def case(self, name: str) -> Case:
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise CheckpointError(
+            f"checkpoint {self.id} has no case {name!r}",
+            key="case",
+            expected=" | ".join(c.name for c in self.cases),
+            actual=name,
+        )
+
+    @property
+    def small_cases(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.cases if not case.large)
+
+    def export(self, folder, dtype: str = "float32") -> None:
+        """Write inputs, weights, expected values and tolerances for any language (``exchange.export_cases``)."""
+        from llama_core.checkpoints.exchange import export_cases
+
+        export_cases(self, folder, dtype)

@@ -1,0 +1,163 @@
+"""``llama-core check`` and ``llama-core explain``: what they print and the status they end with."""
+
+import json
+
+import pytest
+
+from llama_core.checkpoints import CHECKPOINTS
+from llama_core.checkpoints.mistakes import CATALOGUE
+from llama_core.checkpoints.result import WIDTH
+from llama_core.cli import main
+
+NORM = """
+import numpy as np
+
+def right(inputs, weights, config):
+    x = inputs["layer_input"].astype(np.float64)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.rms_norm_eps) * weights["input_layernorm.weight"]
+
+def other_eps(inputs, weights, config):
+    x = inputs["layer_input"].astype(np.float64)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * weights["input_layernorm.weight"]
+"""
+
+
+@pytest.fixture
+def norm(tmp_path):
+    (tmp_path / "norm.py").write_text(NORM)
+    return str(tmp_path / "norm.py")
+
+
+@pytest.fixture
+def llama_core(capsys):
+    """Runs a command line; returns its status, standard output and standard error."""
+
+    def run(*argv):
+        status = main(argv)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def lines_fit(text):
+    return all(len(line) <= WIDTH for line in text.splitlines()) and "\x1b" not in text
+
+
+def test_all_gates_are_one_line_each_then_pass(llama_core):
+    status, out, _ = llama_core("check", "--fast")
+    lines = out.splitlines()
+    assert status == 0
+    assert [line.split()[0] for line in lines[1 : 1 + len(CHECKPOINTS)]] == list(CHECKPOINTS)
+    assert all("PASS" in line for line in lines[1 : 1 + len(CHECKPOINTS)])
+    assert lines[-1] == "PASS  12 of 12 checkpoints"
+    assert lines_fit(out)
+
+
+def test_verbose_tells_error_tolerance_and_where_it_comes_from(llama_core):
+    status, out, _ = llama_core("check", "1b", "--verbose", "--fast", "--dtype", "bfloat16")
+    assert status == 0
+    assert "q_rotated" in out and "× floor" in out and "noise.json" in out
+    assert lines_fit(out)
+
+
+def test_a_wrong_implementation_is_status_1_and_named(llama_core, norm):
+    status, out, _ = llama_core("check", "1", "--implementation", f"{norm}:other_eps", "--fast")
+    assert status == 1
+    assert "FAIL at checkpoint 1, RMSNorm" in out and "llama-core explain norm-eps-1e-6" in out
+    assert lines_fit(out)
+
+
+def test_a_right_implementation_is_status_0(llama_core, norm):
+    assert llama_core("check", "1", "--implementation", f"{norm}:right")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["check", "12"],
+        ["check", "--dtype", "int8"],
+        ["check", "--device", "abacus"],
+        ["check", "1", "--implementation", "nowhere.py:run"],
+        ["check", "1", "--implementation", "no_colon"],
+        ["check", "1", "--results", "/nowhere/at/all"],
+        ["check", "1", "--model", "/nowhere/at/all"],
+        ["explain", "nothing-of-this-name-zzz"],
+    ],
+)
+def test_unusable_input_is_status_2_and_one_message(llama_core, argv):
+    status, out, err = llama_core(*argv)
+    assert status == 2
+    assert err.startswith("llama-core: ")
+    assert "PASS" not in out and "FAIL" not in out
+
+
+def test_json_is_for_machines(llama_core, norm):
+    status, out, _ = llama_core("check", "1", "--implementation", f"{norm}:other_eps", "--fast", "--json")
+    document = json.loads(out)
+    assert status == 1 and document["passed"] is False
+    assert document["checkpoints"][0]["cause"]["mistake"] == "norm-eps-1e-6"
+    assert document["environment"]["torch"]
+
+
+@pytest.mark.parametrize("id", CHECKPOINTS)
+def test_the_interface_names_every_input_and_output(llama_core, id):
+    status, out, _ = llama_core("check", id, "--interface")
+    assert status == 0
+    spec = CHECKPOINTS[id]
+    for name, axes in (spec.inputs | spec.outputs | spec.welcome).items():
+        assert name in out and f"[{', '.join(axes.split())}]" in out
+    assert spec.must_hold in " ".join(out.split())
+    assert lines_fit(out)
+
+
+def test_export_then_results_in_another_run(llama_core, tmp_path):
+    status, out, _ = llama_core("check", "9", "--export", str(tmp_path / "cases"))
+    assert status == 0 and str(tmp_path / "cases" / "9" / "top-k") in out
+    (tmp_path / "answers").mkdir()
+    status, out, _ = llama_core("check", "9", "--results", str(tmp_path / "answers"))
+    assert status == 1 and "no result: 9/plain/results.safetensors" in " ".join(out.split())
+
+
+def test_prove_counts_what_is_caught(llama_core):
+    status, out, _ = llama_core("check", "5", "--prove")
+    caught = sum(m.checkpoint == "5" for m in CATALOGUE.values())
+    assert status == 0 and f"checkpoint 5: {caught} of {caught} caught" in out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_real_model_passes_on_its_own_weights(llama_core, real_models, dtype):
+    status, out, _ = llama_core("check", "--model", str(real_models / "stories260K"), "--dtype", dtype)
+    assert status == 0, out
+
+
+def test_a_wrong_model_implementation_fails_on_a_real_models_weights(llama_core, real_models, norm):
+    folder = str(real_models / "stories260K")
+    status, out, _ = llama_core("check", "1", "--model", folder, "--implementation", f"{norm}:right")
+    assert status == 0
+    status, out, _ = llama_core("check", "1", "--model", folder, "--implementation", f"{norm}:other_eps")
+    assert status == 1
+
+
+# explain
+
+
+@pytest.mark.parametrize("id", CATALOGUE)
+def test_every_mistake_is_explained_within_the_width(llama_core, id):
+    status, out, _ = llama_core("explain", id)
+    assert status == 0
+    for heading in ("looks like", "why", "mend", "caught by", "taught in"):
+        assert f"  {heading} " in out
+    assert lines_fit("\n".join(line for line in out.splitlines() if "http" not in line))
+
+
+def test_an_unknown_id_suggests_the_nearest(llama_core):
+    _, _, err = llama_core("explain", "rope-pair-swapd")
+    assert "did you mean rope-pairs-swapped" in err
+
+
+def test_without_an_id_all_are_listed(llama_core):
+    status, out, _ = llama_core("explain")
+    assert status == 0 and all(id in out for id in CATALOGUE)
+    assert lines_fit(out)
+    _, out, _ = llama_core("explain", "--json")
+    assert [m["id"] for m in json.loads(out)] == list(CATALOGUE)
