@@ -1,0 +1,153 @@
+"""tools/html_pages.py: pages that need nothing from elsewhere, on a small notebook and on those of the checkout."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebook_files import NOTEBOOKS, tool
+
+from llama_core.checkpoints.specification import CHECKPOINTS
+
+html_pages = tool("html_pages")
+
+WIDGET_VIEW = {"application/vnd.jupyter.widget-view+json": {"model_id": "0" * 32}, "text/plain": "VBox(children=...)"}
+PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "a line"}
+SMALL = new_notebook(
+    cells=[
+        new_markdown_cell("# Attention\n\nSee what $\\sqrt{D}$ is for. And more.\n\nForty minutes."),
+        new_markdown_cell("## The idea\n\n$$\\frac{a < b}{c}$$\n\nBefore: [rotary](01b_rope.ipynb#By-hand)."),
+        new_markdown_cell("<details><summary>Hint</summary>\n\nDivide by `8`.\n\n</details>"),
+        new_code_cell("1 + 1", outputs=[new_output("execute_result", {"text/plain": "the value 2"})]),
+        new_code_cell(
+            "show()", outputs=[new_output("display_data", PICTURE, metadata={"image/png": {"alt": 'a "line"'}})]
+        ),
+        new_code_cell("box", outputs=[new_output("display_data", WIDGET_VIEW)]),
+        new_code_cell("x = 3", metadata={"jupyter": {"source_hidden": True}, "tags": ["solution"]}),
+    ]
+)
+
+
+class Elements(HTMLParser):
+    """Every element of a page as (name, attributes), in order, and its end tags as ("/name", {})."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        self.found.append((f"/{tag}", {}))
+
+    def named(self, *names: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.found if name in names]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    nbformat.write(SMALL, folder / "03_attention.ipynb")
+    html_pages.write_pages([folder / "03_attention.ipynb"], folder / "html")
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(small, tmp_path_factory):
+    """All pages: those of the workbook with their index, and the small one's."""
+    folder = tmp_path_factory.mktemp("pages")
+    written = html_pages.write_pages(NOTEBOOKS, folder) if NOTEBOOKS else []
+    return {path.name: path.read_text() for path in [*small.iterdir(), *written]}
+
+
+def text_of(small, name: str = "03_attention.html") -> str:
+    return (small / name).read_text()
+
+
+def test_every_notebook_has_a_page_that_the_index_links(pages):
+    linked = {attributes["href"] for attributes in Elements(pages["index.html"]).named("a")}
+    names = {f"{path.stem}.html" for path in NOTEBOOKS} or {"03_attention.html"}
+    assert linked == names and names <= set(pages)
+
+
+def test_nothing_is_fetched_from_elsewhere(pages):
+    for name, text in pages.items():
+        elements = Elements(text)
+        assert elements.named("script", "iframe", "object", "embed", "link") == [], name
+        sources = [a[key] for _, a in elements.found for key in ("src", "srcset", "data", "poster") if key in a]
+        assert [source[:40] for source in sources if not source.startswith("data:image/")] == [], name
+        assert re.findall(r"url\(\s*(?!['\"]?data:)|@import", text) == [], name
+
+
+def test_every_heading_can_be_linked_to_and_no_id_is_there_twice(pages):
+    for name, text in pages.items():
+        elements = Elements(text)
+        assert all(attributes.get("id") for attributes in elements.named("h1", "h2", "h3", "h4")), name
+        counts = Counter(attributes["id"] for _, attributes in elements.found if "id" in attributes)
+        assert [id for id, count in counts.items() if count > 1] == [], name
+
+
+def test_links_between_pages_lead_to_a_heading_that_is_there(pages):
+    known = {"index.html", *(f"{checkpoint.notebook}.html" for checkpoint in CHECKPOINTS.values()), *pages}
+    ids = {name: {a["id"] for _, a in Elements(text).found if "id" in a} for name, text in pages.items()}
+    for name in {f"{path.stem}.html" for path in NOTEBOOKS}:
+        for link in (a.get("href", "") for a in Elements(pages[name]).named("a")):
+            address, _, anchor = link.partition("#")
+            if link.startswith(("http", "../")):
+                continue
+            assert not address or address in known, f"{name}: {link}"
+            assert not anchor or anchor in ids.get(address or name, {anchor}), f"{name}: {link}"
+
+
+def test_both_light_and_dark_are_styled(pages):
+    assert all("prefers-color-scheme: dark" in text for text in pages.values())
+
+
+def test_a_formula_becomes_mathml(small):
+    assert "<mfrac>" in text_of(small) and "$" not in re.sub(r"<style>.*?</style>", "", text_of(small), flags=re.DOTALL)
+
+
+def test_aligned_lines_of_a_formula_keep_their_columns():
+    written = html_pages.mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", "block")
+    assert written.count("<mtr>") == 2 and written.count("<mtd") == 4
+
+
+@pytest.mark.parametrize("formula", [r"\unheardof{x}", r"\begin{unheardof} a &= b \end{unheardof}"])
+def test_a_formula_without_mathml_is_refused(formula):
+    with pytest.raises(html_pages.FormulaError, match="unheardof"):
+        html_pages.mathml(formula, "inline")
+
+
+def test_links_to_notebooks_become_links_to_pages(small):
+    assert 'href="01b_rope.html#By-hand"' in text_of(small)
+
+
+def test_values_and_pictures_with_their_alternative_text_are_shown(small):
+    assert "the value 2" in text_of(small)
+    assert {"src": "data:image/png;base64,iVBORw0KGgo=", "alt": 'a "line"'} in Elements(text_of(small)).named("img")
+
+
+def test_a_widget_is_replaced_by_a_line_that_says_how_to_have_it(small):
+    assert "make lab" in text_of(small) and "VBox" not in text_of(small)
+
+
+def test_a_hint_and_a_solution_are_folded_with_all_they_say(small):
+    folded = re.findall(r"<details>(.*?)</details>", text_of(small), re.DOTALL)
+    assert len(folded) == 2
+    assert "Divide by" in folded[0] and "<summary>Solution</summary>" in folded[1]
+
+
+def test_the_index_gives_the_title_and_the_first_paragraph(small):
+    text = text_of(small, "index.html")
+    assert ">Attention</a>" in text and "is for. And more.</p>" in text and "Forty minutes" not in text
+
+
+def test_a_notebook_without_an_opening_is_refused(tmp_path):
+    path = tmp_path / "03_attention.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), path)
+    with pytest.raises(ValueError, match="does not start with"):
+        html_pages.write_pages([path], tmp_path / "html")

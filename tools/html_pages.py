@@ -1,0 +1,185 @@
+"""Write the workbook as static pages that need nothing from elsewhere: no script, no font, no picture.
+
+A page for each notebook and an index. Formulas become MathML, which browsers draw by themselves; figures are embedded;
+the stylesheet is the project's own, in light and dark. What needs a kernel is named in its place.
+
+usage: python tools/html_pages.py [--to FOLDER] NOTEBOOK.ipynb ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import latex2mathml.converter
+import nbformat
+from jinja2 import Environment, FileSystemLoader, pass_context
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from llama_core import viz
+from llama_core.viz.strip import CHECKPOINTS
+
+TEMPLATES = Path(__file__).with_name("pages")
+STYLESHEET = Path(viz.__file__).with_name("llama_core.css")
+LICENCE = "Text and figures: CC BY 4.0. Code: Apache-2.0."
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+NEEDS_KERNEL = (
+    '<p class="needs-kernel">Something to play with stands here when the notebook runs: <code>make lab</code>.</p>'
+)
+
+_LINK_TO_NOTEBOOK = re.compile(r'(href="[\w.-]+)\.ipynb(?=["#])')
+_HEADING = re.compile(r"^# +(.+)$", re.MULTILINE)
+_UNKNOWN_COMMAND = re.compile(r">\s*(\\[A-Za-z]+)")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the index says of a notebook."""
+
+    address: str
+    checkpoint: str
+    name: str
+    title: str
+    opening: str
+
+
+class FormulaError(ValueError):
+    """A formula that cannot be written as MathML."""
+
+
+def mathml(formula: str, display: str) -> str:
+    """LaTeX as MathML. Raises FormulaError for a command or an environment that has no translation."""
+    known = formula.replace("{aligned}", "{split}")  # the same thing, by the only name that latex2mathml knows
+    written = latex2mathml.converter.convert(known, display=display)
+    unknown = _UNKNOWN_COMMAND.findall(written)
+    if unknown:
+        raise FormulaError(f"no MathML for {', '.join(unknown)} in the formula {formula!r}")
+    try:
+        ElementTree.fromstring(written)
+    except ElementTree.ParseError as error:  # as with `&` in an environment that it does not know
+        raise FormulaError(f"no MathML for the formula {formula!r}") from error
+    return written
+
+
+class Renderer(IPythonRenderer):
+    """Markdown with anchors on headings and formulas as MathML."""
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's exporter with this project's template and formulas."""
+
+    @pass_context
+    def markdown2html(self, context, source):
+        renderer = Renderer(escape=False, anchor_link_text=self.anchor_link_text)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def stylesheet() -> str:
+    """The project's stylesheet, and the colours of code in light and dark."""
+    light, dark = (HtmlFormatter(style=style) for style in ("default", "github-dark"))
+    tokens = [line for line in dark.get_style_defs(".highlight").splitlines() if "background" not in line]
+    return "\n".join(
+        [
+            STYLESHEET.read_text(encoding="utf-8"),
+            *(line for line in light.get_style_defs(".highlight").splitlines() if "background" not in line),
+            "@media (prefers-color-scheme: dark) {",
+            *tokens,
+            "}",
+        ]
+    )
+
+
+def described(path: Path, notebook: nbformat.NotebookNode) -> Page:
+    """The notebook's title and first paragraph, and its checkpoint from the number in its file's name.
+
+    Raises:
+        ValueError: its first cell does not start with a heading and a paragraph.
+    """
+    number = path.stem.split("_")[0]
+    checkpoint = number.lstrip("0").upper() or "0"
+    text = notebook.cells[0].source if notebook.cells else ""
+    heading = _HEADING.match(text)
+    paragraphs = [part for part in text.split("\n\n")[1:] if part.strip()]
+    if not heading or not paragraphs:
+        raise ValueError(f"{path.name}: the first cell does not start with '# title' and a paragraph on what is learnt")
+    renderer = Renderer(escape=False, exclude_anchor_links=True)
+    html = MarkdownWithMath(renderer=renderer).render(paragraphs[0]).strip()
+    paragraph = re.sub(r"^<p>|</p>$", "", html)
+    name = CHECKPOINTS.get(checkpoint, heading[1])
+    return Page(f"{path.stem}.html", checkpoint, name, heading[1], paragraph)
+
+
+def way(pages: list[Page], current: int) -> str:
+    """Links to the page before, the index and the page after."""
+    links = ['<a href="index.html">All checkpoints</a>']
+    if current > 0:
+        before = pages[current - 1]
+        links.insert(0, f'<a href="{before.address}" rel="prev">← {escape(before.title)}</a>')
+    if current + 1 < len(pages):
+        after = pages[current + 1]
+        links.append(f'<a href="{after.address}" rel="next">{escape(after.title)} →</a>')
+    return f'<nav class="way" aria-label="pages">{"".join(links)}</nav>'
+
+
+def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy in which a line stands where a widget does: on a page there is nothing behind it."""
+    notebook = nbformat.from_dict(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if WIDGET_VIEW in output.get("data", {}):
+                output["data"] = {"text/html": NEEDS_KERNEL}
+    return notebook
+
+
+def page(notebook: nbformat.NotebookNode, title: str, links: str, style: str) -> str:
+    """One notebook as HTML. Raises FormulaError where a formula has no MathML."""
+    exporter = PageExporter(template_name="base")
+    exporter.template_paths = [str(TEMPLATES), *exporter.template_paths]
+    exporter.template_file = "notebook.html.j2"
+    exporter.environment.globals["page"] = {"title": title, "style": style, "way": links, "licence": LICENCE}
+    html, _ = exporter.from_notebook_node(without_widgets(notebook))
+    return _LINK_TO_NOTEBOOK.sub(r"\1.html", html)
+
+
+def write_pages(notebooks: list[Path], folder: Path) -> list[Path]:
+    """Write a page for each notebook and the index; returns the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    read = [nbformat.read(path, as_version=4) for path in notebooks]
+    pages = [described(path, notebook) for path, notebook in zip(notebooks, read, strict=True)]
+    style = stylesheet()
+    for number, (about, notebook) in enumerate(zip(pages, read, strict=True)):
+        html = page(notebook, about.title, way(pages, number), style)
+        (folder / about.address).write_text(html, encoding="utf-8")
+    index = Environment(loader=FileSystemLoader(TEMPLATES)).get_template("index.html.j2")
+    (folder / "index.html").write_text(index.render(pages=pages, style=style, licence=LICENCE), encoding="utf-8")
+    return [folder / "index.html", *(folder / about.address for about in pages)]
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description="Write the workbook as static pages.")
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK.ipynb")
+    parser.add_argument("--to", type=Path, default=Path("build/html"), metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    for path in write_pages(options.notebooks, options.to):
+        print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
