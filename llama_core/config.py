@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,10 @@ class LlamaConfig:
         _require(_is_positive(self.rope_theta), "rope_theta", "a finite number > 0", self.rope_theta)
         scaling = self.rope_scaling
         _require(scaling is None or isinstance(scaling, RopeScaling), "rope_scaling", "a RopeScaling or None", scaling)
+        if scaling is not None and scaling.kind == "yarn":
+            _require(self.rope_theta != 1, "rope_theta", "other than 1 with yarn", self.rope_theta)
+        if scaling is not None and scaling.kind == "dynamic":
+            _require(self.head_dim > 2, "head_dim", "above 2 with dynamic rope_scaling", self.head_dim)
         _require(self.rope_layout in ROPE_LAYOUTS, "rope_layout", " | ".join(ROPE_LAYOUTS), self.rope_layout)
         for key in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
             _require(isinstance(getattr(self, key), bool), key, "true or false", getattr(self, key))
@@ -178,7 +182,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def _require(condition: bool, key: str, expected: str, actual: Any) -> None:

@@ -102,6 +102,9 @@ BAD_VALUES = [
         "rope_scaling.original_max_position_embeddings",
         "dynamic",
     ),
+    ({"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta", "1.0"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "head_dim": 2}, "head_dim", "2"),
+    ({"rms_norm_eps": 10**400}, "rms_norm_eps", "1329 bits"),
     ({"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}, "rope_parameters.rope_theta", "500000"),
     ({"rope_scaling": YARN, "rope_parameters": LLAMA3}, "rope_scaling", "different"),
 ]
