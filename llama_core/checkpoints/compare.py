@@ -50,6 +50,14 @@ def deviations(candidate: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return difference
 
 
+def entry_errors(candidate: np.ndarray, reference: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+    """``deviations`` in the shape of the reference, with zeros for the entries that do not count."""
+    kept = np.broadcast_to(True if kept is None else kept, reference.shape)
+    errors = np.zeros(reference.shape)
+    errors[kept] = deviations(candidate[kept], reference[kept])
+    return errors
+
+
 def scale(reference: np.ndarray) -> float:
     """The root mean square of the finite entries; 1 where there is none or all are zero."""
     finite = reference[np.isfinite(reference)]

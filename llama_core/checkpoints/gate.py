@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llama_core.checkpoints.cases import Case
-from llama_core.checkpoints.compare import axes_of, error, kept_entries
+from llama_core.checkpoints.compare import axes_of, entry_errors, error, kept_entries
 from llama_core.checkpoints.implementation import (
     Implementation,
     Unfit,
@@ -23,7 +23,7 @@ from llama_core.checkpoints.implementation import (
 from llama_core.checkpoints.margins import Margins, is_shipped
 from llama_core.checkpoints.noise import DTYPES, EXACT, generic, output_names, tolerances
 from llama_core.checkpoints.procedures import run_procedure
-from llama_core.checkpoints.result import Check, CheckResult
+from llama_core.checkpoints.result import Check, CheckResult, WrongCase, strain
 from llama_core.checkpoints.specification import CHECKPOINTS, Checkpoint, checkpoint
 from llama_core.errors import CheckpointError
 
@@ -81,10 +81,7 @@ def check(
 
         subject, sources = f"results in {results}", [Source("", from_folder(results, spec, cases))]
     elif implementation is None:
-        from llama_core.checkpoints.own import implementations
-
-        subject, sources = "llama_core", [called(i, device) for i in implementations(spec)]
-        sources = [Source(s.path if len(sources) > 1 else "", s.produce) for s in sources]
+        subject, sources = "llama_core", own_sources(spec, device)
     else:
         subject = getattr(implementation, "__qualname__", type(implementation).__name__)
         try:
@@ -125,6 +122,14 @@ def check_setting(dtype: str, device: str) -> None:
         ) from e
 
 
+def own_sources(spec: Checkpoint, device: str) -> list[Source]:
+    """llama_core's own ways to compute a checkpoint."""
+    from llama_core.checkpoints.own import implementations
+
+    sources = [called(i, device) for i in implementations(spec)]
+    return [Source(s.path if len(sources) > 1 else "", s.produce) for s in sources]
+
+
 def called(implementation: Implementation, device: str) -> Source:
     """An implementation called in this process."""
 
@@ -149,6 +154,7 @@ def judge(
     started = time.perf_counter()
     checks: list[Check] = []
     observations: dict[str, list] = {}
+    wrong_case, most = None, 0.0
     for case in cases:
         inputs, weights = case.values(dtype)
         reference = run_procedure(spec.procedure, inputs, weights, case.config)
@@ -165,6 +171,13 @@ def judge(
             checks += rows
             if not case.large and compared:
                 observations.setdefault(source.path, []).append((case, inputs, weights, compared))
+            off = max((strain(c) for c in rows if c.output and c.required and not c.passed), default=0.0)
+            if off > most:
+                errors = {
+                    name: entry_errors(value, reference[name], kept_entries(spec.id, name, inputs))
+                    for name, value in compared.items()
+                }
+                wrong_case, most = WrongCase(case.name, source.path, errors), off
     cause = None
     wrong = next((c.path for c in checks if c.required and c.output and not c.passed), None)
     if wrong in observations:  # one path at a time: another may be right, or wrong in another way
@@ -172,7 +185,7 @@ def judge(
 
         cause = diagnose(spec, observations[wrong], dtype)
     seconds = time.perf_counter() - started
-    return CheckResult(spec.id, spec.title, subject, dtype, device, tuple(checks), cause, seconds)
+    return CheckResult(spec.id, spec.title, subject, dtype, device, tuple(checks), cause, seconds, wrong_case)
 
 
 def _compare(

@@ -6,8 +6,10 @@ import html
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from llama_core.checkpoints.noise import Tolerance
 
@@ -57,6 +59,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class WrongCase:
+    """Where an implementation is off by most: the error of every entry it gave on that case.
+
+    Attributes:
+        case, path: as in ``Check``.
+        errors: output -> the error of each of its entries, in root mean squares of the right values.
+    """
+
+    case: str
+    path: str
+    errors: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """The verdict on one checkpoint. Prints as a table, in a terminal and in a notebook.
 
@@ -66,6 +82,7 @@ class CheckResult:
         checks: one per case and output.
         cause: the known mistake that explains a failure, or where the error is confined; None where there is none.
         seconds: how long it took.
+        wrong_case: the errors of the case that is off by most; None where nothing that was compared is wrong.
     """
 
     id: str
@@ -76,6 +93,7 @@ class CheckResult:
     checks: tuple[Check, ...]
     cause: Diagnosis | None = None
     seconds: float = 0.0
+    wrong_case: WrongCase | None = field(default=None, compare=False, repr=False)
 
     @property
     def passed(self) -> bool:
@@ -96,7 +114,7 @@ class CheckResult:
     def worst(self) -> Check | None:
         """The required check that fails by most, or that comes nearest to failing."""
         measured = [c for c in self.checks if c.required and c.output]
-        return max(measured, key=_strain, default=None)
+        return max(measured, key=strain, default=None)
 
     def line(self) -> str:
         """The result in one line."""
@@ -113,7 +131,7 @@ class CheckResult:
             count = f"{len(required):>3} checks"
             if worst is None or worst.tolerance.value == 0:
                 return f"{count}, all exact"
-            return f"{count}, largest error {_strain(worst):.0%} of its tolerance"
+            return f"{count}, largest error {strain(worst):.0%} of its tolerance"
         worst = self.worst
         assert worst is not None
         found = f"{worst.error:.2g}" if math.isfinite(worst.error) else "not finite"
@@ -228,7 +246,7 @@ def _html_row(check: Check) -> str:
     return f"<tr style='color:#c62828'>{cells}</tr>" if check.required and not check.passed else f"<tr>{cells}</tr>"
 
 
-def _strain(check: Check) -> float:
+def strain(check: Check) -> float:
     """The error in tolerances."""
     if check.tolerance.value == 0:
         return 0.0 if check.error == 0 else math.inf

@@ -6,6 +6,7 @@ Without options: llama_core itself, all checkpoints. Exit status: 0 right, 1 wro
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from contextlib import ExitStack
 
@@ -19,6 +20,7 @@ EXAMPLES = """\
   llama-core check 3 --export cases/
   llama-core check 3 --results cases_out/
   llama-core check --prove
+  llama-core check --report report/
 """
 
 
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--export", metavar="FOLDER", help="write inputs, weights, expected values and tolerances")
     what.add_argument("--results", metavar="FOLDER", help="judge what another program wrote for exported cases")
     what.add_argument("--prove", action="store_true", help="try every known mistake: each must be caught")
+    parser.add_argument("--report", metavar="FOLDER", help="write pages of what was measured; - prints them instead")
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="seconds per case for --implementation (default 60)"
     )
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     ids = list(CHECKPOINTS) if args.checkpoint is None else [checkpoint(args.checkpoint).id]
     check_setting(args.dtype, args.device)
+    _check_report(args)
     if args.interface:
         return _interface(ids)
     if args.export:
@@ -59,17 +63,23 @@ def run(args: argparse.Namespace) -> int:
 def _check(ids: list[str], args: argparse.Namespace) -> int:
     from llama_core.checkpoints.result import verdict
 
-    results = []
+    results, measured = [], []
     if not args.json:
         print(_headline(args), flush=True)
     with ExitStack() as stack:
         judge = _judge(args, stack)
         for id in ids:
-            results.append(judge(id))
+            result, cases, sources = judge(id)
+            results.append(result)
             if not args.json:
-                print(results[-1].line(), flush=True)
+                print(result.line(), flush=True)
                 if args.verbose:
-                    print(results[-1].table(), flush=True)
+                    print(result.table(), flush=True)
+            if args.report:
+                from llama_core.gate_report.measure import measure
+
+                measured.append(measure(result, cases, sources))
+    pages = _pages(measured, args)
     passed = all(result.passed for result in results)
     if args.json:
         from llama_core.checkpoints.environment import environment
@@ -78,12 +88,20 @@ def _check(ids: list[str], args: argparse.Namespace) -> int:
         print(json.dumps(document | {"checkpoints": [r.to_json() for r in results]}, indent=1))
     else:
         print("\n" + verdict(results))
+    if args.report == "-" and not args.json:
+        print("\n" + "\n\n".join(page.text() for page in pages))
+    elif pages:
+        from llama_core.gate_report.folder import write_pages
+
+        index = write_pages(pages, args.report)
+        if not args.json:
+            print(f"report: {index}")
     return 0 if passed else 1
 
 
 def _judge(args: argparse.Namespace, stack: ExitStack):
-    """What judges one checkpoint, as the arguments say."""
-    from llama_core.checkpoints.gate import Source, cases_for, check, judge
+    """What judges one checkpoint, as the arguments say: its result, the cases, and what can be run again."""
+    from llama_core.checkpoints.gate import Source, cases_for, check, judge, own_sources
     from llama_core.checkpoints.specification import checkpoint
 
     if args.implementation:
@@ -96,10 +114,44 @@ def _judge(args: argparse.Namespace, stack: ExitStack):
         cases = cases_for(spec, args.model, fast=args.fast)
         if args.implementation:
             source = Source("", child.produce)
-            return judge(spec, [source], args.implementation, args.dtype, args.device, cases)
-        return check(id, results=args.results, dtype=args.dtype, device=args.device, cases=cases)
+            result = judge(spec, [source], args.implementation, args.dtype, args.device, cases)
+            return result, cases, [source]
+        result = check(id, results=args.results, dtype=args.dtype, device=args.device, cases=cases)
+        return result, cases, [] if args.results else own_sources(spec, args.device)
 
     return judge_one
+
+
+def _check_report(args: argparse.Namespace) -> None:
+    """Refuse a report that cannot be written before anything is measured."""
+    if not args.report:
+        return
+    from llama_core.errors import CheckpointError
+
+    other = next((name for name in ("interface", "export", "prove") if getattr(args, name)), None)
+    if other:
+        message = f"--report is of what the gates find; it does not go with --{other}"
+        raise CheckpointError(message, key="--report", hint=f"leave out --{other}")
+    if importlib.util.find_spec("matplotlib") is None:
+        hint = 'python -m pip install "llama-core[workbook]"'
+        raise CheckpointError("the report's figures need matplotlib, which is not installed", key="--report", hint=hint)
+    if args.report != "-":
+        from llama_core.gate_report.folder import check_place
+
+        check_place(args.report)
+
+
+def _pages(measured: list, args: argparse.Namespace) -> list:
+    """The report: an index and a page for each checkpoint; nothing where none is asked for."""
+    if not args.report:
+        return []
+    from llama_core.checkpoints.specification import checkpoint
+    from llama_core.gate_report.measure import circumstances
+    from llama_core.gate_report.pages import checkpoint_page, index_page
+
+    about = circumstances(args.device)
+    names = {m.result.id: checkpoint(m.result.id).notebook for m in measured}
+    return [index_page(measured, names, about), *(checkpoint_page(m, names, about) for m in measured)]
 
 
 def _headline(args: argparse.Namespace) -> str:

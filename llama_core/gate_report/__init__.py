@@ -1,0 +1,1 @@
+"""The gates' results as pages: ``llama-core check --report DIR``."""
