@@ -19,6 +19,7 @@ from llama_core.errors import LlamaCoreError
 COMMANDS = {
     "generate": ("llama_core.commands.generate", "continue a text with a model"),
     "inspect": ("llama_core.commands.inspect", "what a model folder holds, and the memory it needs"),
+    "convert": ("llama_core.commands.convert", "a model folder from Meta's form to Hugging Face's, or back"),
     "check": ("llama_core.commands.check", "hold every checkpoint to the reference, or somebody else's code"),
     "explain": ("llama_core.commands.explain", "a known mistake: how it looks, why it happens, how to mend it"),
 }

@@ -59,7 +59,8 @@ class Llama(nn.Module):
         """A trained model from a model folder, or the embedded one under the name ``"stories"``.
 
         Args:
-            folder: a Hugging Face Llama folder (config.json, safetensors), or ``"stories"``.
+            folder: a Llama folder, Hugging Face's (config.json, safetensors) or Meta's (params.json,
+                consolidated.00.pth), or ``"stories"``.
             dtype: convert the weights to this type; None keeps the type of the files.
             device: where the weights go.
 

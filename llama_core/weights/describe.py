@@ -11,15 +11,20 @@ from typing import Any
 from llama_core.config import LlamaConfig
 from llama_core.dtypes import as_torch_dtype
 from llama_core.weights.expected import fold_layers
-from llama_core.weights.huggingface import open_huggingface
-from llama_core.weights.safetensors_file import TORCH_DTYPES, TensorEntry
-from llama_core.weights.stored import StoredModel
+from llama_core.weights.open_folder import open_folder
+from llama_core.weights.safetensors_file import TORCH_DTYPES
+from llama_core.weights.stored import StoredModel, StoredTensor
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 _LAYOUTS = {
     "half": "half: pair i is coordinates (i, i + D/2), as in Hugging Face files",
     "interleaved": "interleaved: pair i is coordinates (2i, 2i + 1), as in Meta's files and llama.cpp",
+}
+
+_FORMATS = {
+    "huggingface": "Hugging Face, safetensors",
+    "meta": "Meta, torch archives; rows of q and k interleaved, put in order as they are read",
 }
 
 
@@ -119,7 +124,7 @@ def describe(folder: str | PathLike[str], context: int | None = None, batch_size
     Raises:
         ConfigError, WeightsError: as ``load_model``.
     """
-    stored = open_huggingface(folder)
+    stored = open_folder(folder)
     config = stored.config
     entries = [*stored.parameters.values(), *([stored.extra_head] if stored.extra_head else [])]
     context = config.max_position_embeddings if context is None else context
@@ -159,7 +164,7 @@ def _rounded(count: int, units: tuple[str, ...] = (" T", " G", " M", " k", "")) 
 
 
 def _groups(stored: StoredModel) -> list[TensorGroup]:
-    kinds: dict[tuple[str, str, tuple[int, ...]], list[TensorEntry]] = {}
+    kinds: dict[tuple[str, str, tuple[int, ...]], list[StoredTensor]] = {}
     entries = [*stored.parameters.values(), *([stored.extra_head] if stored.extra_head else [])]
     for entry in entries:
         parts = entry.name.split(".")
@@ -183,7 +188,7 @@ def _facts(d: Description) -> list[tuple[str, str]]:
     files = d.files[0] if len(d.files) == 1 else f"{len(d.files)} files, {d.files[0]} …"
     rows = [
         ("folder", d.folder),
-        ("format", {"huggingface": "Hugging Face, safetensors"}.get(d.format, d.format)),
+        ("format", _FORMATS[d.format]),
         ("weights", f"{files}, {' and '.join(dtypes)}, {in_units(d.bytes)}"),
         ("parameters", f"{d.parameters:,} in {d.tensors:,} tensors"),
     ]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from llama_core.config import LlamaConfig
 from llama_core.errors import WeightsError
 from llama_core.names import PARAMETERS
-from llama_core.weights.safetensors_file import TORCH_DTYPES, TensorEntry
+from llama_core.weights.safetensors_file import TORCH_DTYPES
+from llama_core.weights.stored import StoredTensor
 
 #: Buffers that some files carry and that are computed from the configuration here.
 HARMLESS = re.compile(r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq|rope\.freqs")
 TIED_HEAD = "lm_head.weight"
 
 _MAX_LINES = 40
+Stored = TypeVar("Stored", bound=StoredTensor)
 
 
-def expected_tensors(config: LlamaConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name in ``state_dict``, name in a Hugging Face file, shape) of every parameter, layer by layer."""
+def expected_tensors(config: LlamaConfig, form: str = "huggingface") -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name in ``state_dict``, name in a file of that form, shape) of every parameter, layer by layer."""
     sizes = {
         "V": config.vocab_size,
         "E": config.hidden_size,
@@ -34,7 +37,9 @@ def expected_tensors(config: LlamaConfig) -> Iterator[tuple[str, str, tuple[int,
         "untied": not config.tie_word_embeddings,
     }
     rows = [
-        (p.name, p.huggingface, tuple(sizes[axis] for axis in p.axes.split())) for p in PARAMETERS if exists[p.optional]
+        (p.name, getattr(p, form), tuple(sizes[axis] for axis in p.axes.split()))
+        for p in PARAMETERS
+        if exists[p.optional]
     ]
     per_layer = [row for row in rows if "{n}" in row[0]]
     first = rows.index(per_layer[0])
@@ -46,7 +51,7 @@ def expected_tensors(config: LlamaConfig) -> Iterator[tuple[str, str, tuple[int,
     yield from rows[first + len(per_layer) :]
 
 
-def check_size(config: LlamaConfig, found: dict[str, TensorEntry], folder: Path) -> None:
+def check_size(config: LlamaConfig, found: Mapping[str, StoredTensor], folder: Path, file: str = "config.json") -> None:
     """Refuse a configuration that describes far more than the files hold, before anything of its size is made.
 
     Up to twice the size is left to ``match_tensors``, which can name what is missing.
@@ -56,18 +61,20 @@ def check_size(config: LlamaConfig, found: dict[str, TensorEntry], folder: Path)
     """
     held, needed = sum(entry.numel for entry in found.values()), config.num_parameters
     layers = _layer_count(found)
-    if needed > 2 * held and not naming_hint(found):
+    if needed > 2 * held and (file != "config.json" or not naming_hint(found)):
         raise WeightsError(
-            "config.json describes a much larger model than the weight files hold",
-            file=folder / "config.json",
+            f"{file} describes a much larger model than the weight files hold",
+            file=folder / file,
             key="num_hidden_layers" if layers and layers != config.num_hidden_layers else "hidden_size",
             expected=f"about {held:,} parameters in {layers} layers, as the files hold",
             actual=f"{needed:,} parameters in {config.num_hidden_layers:,} layers, at least {2 * needed:,} bytes",
-            hint="config.json and the weights belong to different models, or weight files are missing",
+            hint=f"{file} and the weights belong to different models, or weight files are missing",
         )
 
 
-def match_tensors(config: LlamaConfig, found: dict[str, TensorEntry], folder: Path) -> dict[str, TensorEntry]:
+def match_tensors(
+    config: LlamaConfig, found: Mapping[str, Stored], folder: Path, form: str = "huggingface"
+) -> dict[str, Stored]:
     """Every parameter's entry, if names, shapes and dtypes are exactly those that the configuration asks for.
 
     Harmless buffers and a tied head that is stored as well must have been taken out of ``found``.
@@ -75,7 +82,7 @@ def match_tensors(config: LlamaConfig, found: dict[str, TensorEntry], folder: Pa
     Raises:
         WeightsError: listing every missing, unexpected, mis-shaped and non-float tensor.
     """
-    expected = {file: (name, shape) for name, file, shape in expected_tensors(config)}
+    expected = {file: (name, shape) for name, file, shape in expected_tensors(config, form)}
     missing = [file for file in expected if file not in found]
     unexpected = [file for file in found if file not in expected]
     misshaped = [file for file in expected if file in found and found[file].shape != expected[file][1]]
@@ -99,13 +106,15 @@ def match_tensors(config: LlamaConfig, found: dict[str, TensorEntry], folder: Pa
         lines = [*lines[:_MAX_LINES], f"… and {len(lines) - _MAX_LINES} more lines"]
     key = (missing or misshaped or not_float or unexpected)[0]
     source = found[key].path if key in found else folder
+    stated = "config.json" if form == "huggingface" else "params.json"
+    hint = _hint if form == "huggingface" else _meta_hint
     raise WeightsError(
-        "the tensors are not those that config.json asks for: " + ", ".join(counts) + "\n    " + "\n    ".join(lines),
+        f"the tensors are not those that {stated} asks for: " + ", ".join(counts) + "\n    " + "\n    ".join(lines),
         file=source,
         key=key,
         expected=_fact(expected[key][1], " | ".join(TORCH_DTYPES)) if key in expected else "no such tensor",
         actual=_fact(found[key].shape, found[key].dtype) if key in found else "no such tensor",
-        hint=_hint(config, found, missing, unexpected, misshaped, not_float, expected),
+        hint=hint(config, found, missing, unexpected, misshaped, not_float, expected),
     )
 
 
@@ -175,6 +184,22 @@ def _hint(config, found, missing, unexpected, misshaped, not_float, expected) ->
             return "check num_key_value_heads and head_dim in config.json"
         return "check the sizes in config.json: it may belong to another model"
     return "remove these tensors, if the model does not need them"
+
+
+def _meta_hint(config, found, missing, unexpected, misshaped, not_float, expected) -> str:
+    if not_float:
+        return "quantised or converted weights are not supported: get the model in bfloat16, float16 or float32"
+    layers = _layer_count(found)
+    if (missing or unexpected) and layers != config.num_hidden_layers:
+        return f"the files hold {layers} layers, n_layers is {config.num_hidden_layers}"
+    if missing:
+        return "a part of the model is missing: download the folder again"
+    if misshaped:
+        part = misshaped[0].rpartition(".weight")[0].rpartition(".")[2]
+        keys = {"wk": "n_kv_heads", "wv": "n_kv_heads", "tok_embeddings": "vocab_size", "output": "vocab_size"}
+        feed_forward = "multiple_of and ffn_dim_multiplier" if part in ("w1", "w2", "w3") else "dim"
+        return f"check {keys.get(part, feed_forward)} in params.json, and that no file is missing"
+    return "params.json and the weights belong to different models"
 
 
 def _layer_count(found: Iterable[str]) -> int:

@@ -169,7 +169,7 @@ def _no_weights(folder: Path, names: set[str]) -> WeightsError:
         actual, hint = f"{len(found)} shards without {INDEX}", f"download {INDEX} as well"
     elif "params.json" in names and some(".pth"):
         actual = "a Meta folder (params.json, consolidated.*.pth)"
-        hint = "convert it first, or download the Hugging Face form of the model"
+        hint = "config.json says Hugging Face: take it away, if params.json describes these weights"
     elif some(".gguf"):
         actual, hint = f"GGUF: {some('.gguf')[0]}", "get the Hugging Face form of the model"
     elif some(".bin") or some(".pth") or some(".pt"):

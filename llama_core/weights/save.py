@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -49,23 +51,38 @@ def save_model(model: nn.Module, folder: str | PathLike[str], max_shard_bytes: i
     tensors = _file_tensors(model)
     first = next(iter(tensors.values()))
     config = model.config.replace(dtype=dtype_name(first.dtype))
-    shards = split(tensors, max_shard_bytes)
     total = sum(values.nbytes for values in tensors.values())
+    with place_whole(place, is_ours, total) as staged:
+        write_huggingface(config, tensors, staged, max_shard_bytes)
+
+
+def write_huggingface(
+    config: LlamaConfig, tensors: dict[str, Tensor], folder: Path, max_shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write configuration and tensors, under the names of such files, into an empty folder. OSError as it comes."""
+    total = sum(values.nbytes for values in tensors.values())
+    shards = split(tensors, max_shard_bytes)
+    with tqdm(total=total, desc="writing", unit="B", unit_scale=True, delay=2, leave=False) as progress:
+        write_config(config, folder)
+        for name, shard in shards.items():
+            write_safetensors(folder / name, shard, progress.update)
+    if len(shards) > 1:
+        _write_index(folder / INDEX, shards, total)
+    for name in (CONFIG, GENERATION_CONFIG, INDEX):
+        sync_file(folder / name)
+
+
+@contextmanager
+def place_whole(place: Path, is_ours: Callable[[str], bool], total: int) -> Iterator[Path]:
+    """A folder to write into that takes the place of ``place`` as a whole; see `staged_folder`.
+
+    Raises:
+        WeightsError: when the disk or its rights stand against it. What was there before is unchanged.
+    """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            staged_folder(place, is_ours) as staged,
-            tqdm(
-                total=total, desc=f"writing {place.name}", unit="B", unit_scale=True, delay=2, leave=False
-            ) as progress,
-        ):
-            write_config(config, staged)
-            for name, shard in shards.items():
-                write_safetensors(staged / name, shard, progress.update)
-            if len(shards) > 1:
-                _write_index(staged / INDEX, shards, total)
-            for name in (CONFIG, GENERATION_CONFIG, INDEX):
-                _sync(staged / name)
+        with staged_folder(place, is_ours) as staged:
+            yield staged
     except OSError as e:
         raise WeightsError(
             f"the model could not be saved: {e.strerror or e}",
@@ -156,7 +173,8 @@ def _write_index(path: Path, shards: dict[str, dict[str, Tensor]], total: int) -
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Have the disk keep a file, if it is there."""
     if path.exists():
         with open(path, "rb+") as file:
             os.fsync(file.fileno())

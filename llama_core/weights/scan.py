@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from llama_core.errors import WeightsError
-from llama_core.weights.safetensors_file import TensorEntry
+from llama_core.weights.stored import StoredTensor
 
 _CHUNK = 1 << 24  # values at a time
 
 
-def check_finite(values: Tensor, entry: TensorEntry, target: torch.dtype) -> None:
+def check_finite(values: Tensor, entry: StoredTensor, target: torch.dtype) -> None:
     """Refuse NaN, infinity, and values too large for the dtype that they are to be converted to.
 
     ``aminmax`` passes NaN on and allocates nothing, in any dtype; ``isfinite`` would write a mask of the same length.
