@@ -14,6 +14,9 @@ _EXPORTS = {
     "KVCache": "cache",
     "Tokenizer": "tokenizer",
     "generate": "generate",
+    "generate_batch": "batch",
+    "generate_steps": "generate",
+    "SamplingParameters": "sampling",
     "capture": "capture",
     "LlamaCoreError": "errors",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from llama_core.cache import KVCache
 from llama_core.config import LlamaConfig
 from llama_core.errors import GenerationError, InputError
 from llama_core.model import Llama
-from llama_core.sampling import SamplingParameters, next_token
+from llama_core.sampling import SamplingParameters, log_probabilities, next_token
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -26,6 +26,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | int | None = None,
     *,
+    min_p: float | int | None = None,
+    repetition_penalty: float | int | None = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
     eos_ids: int | Collection[int] | None = None,
@@ -41,7 +43,8 @@ def generate(
     Args:
         model: the model. ids: the prompt, whole numbers, at least one; one sequence.
         max_new_tokens: how many tokens at most; None for 256, or as many as fit where that is less.
-        temperature: 0 takes the most likely token, always. top_k, top_p: see `SamplingParameters`; None keeps all.
+        temperature: 0 takes the most likely token, always. top_k, top_p, min_p, repetition_penalty: see
+            `SamplingParameters`; the penalty counts ``ids`` and what follows them, not what the cache held before.
         seed: a whole number that makes the choice repeatable. Without ``seed`` and ``generator`` every call differs.
         generator: where chance comes from, instead of a seed; it moves on by one number for each token.
         eos_ids: ids that end the text; None for the configuration's, ``()`` for none.
@@ -58,13 +61,57 @@ def generate(
         InputError: ids are none, no whole numbers or not in the vocabulary.
         CacheError: the cache is another model's, has several rows, or too little room.
     """
-    parameters = SamplingParameters(temperature, top_k, top_p)
-    prompt = _token_ids(ids, model.config.vocab_size)
-    chunk = _count(prefill_chunk, "prefill_chunk")
-    limit = None if max_new_tokens is None else _count(max_new_tokens, "max_new_tokens")
-    ends = _end_ids(eos_ids, model.config)
+    parameters = SamplingParameters(temperature, top_k, top_p, min_p, repetition_penalty)
+    stream = _checked_stream(model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk)
+    return (token for token, _ in stream)
+
+
+class Step(NamedTuple):
+    """One new token, and the log-probability ``ln softmax(logits)`` that the model gave it, before any filter."""
+
+    token: int
+    log_probability: float
+
+
+def generate_steps(
+    model: Llama,
+    ids: Iterable[int] | Tensor,
+    max_new_tokens: int | None = None,
+    parameters: SamplingParameters | None = None,
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    eos_ids: int | Collection[int] | None = None,
+    cache: KVCache | None = None,
+    prefill_chunk: int = 1024,
+) -> Iterator[Step]:
+    """Like `generate`, each token with its log-probability; ``parameters`` None stands for the defaults."""
+    parameters = parameters or SamplingParameters()
+    stream = _checked_stream(model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk)
+    return (
+        Step(token, float(log_probabilities(logits, torch.tensor([token], device=logits.device))))
+        for token, logits in stream
+    )
+
+
+def _checked_stream(
+    model: Llama,
+    ids: Any,
+    max_new_tokens: Any,
+    parameters: SamplingParameters,
+    seed: Any,
+    generator: Any,
+    eos_ids: Any,
+    cache: KVCache | None,
+    prefill_chunk: Any,
+) -> Iterator[tuple[int, Tensor]]:
+    """Check everything, then a stream of tokens, each with the logits [1, V] that it was chosen by."""
+    prompt = token_ids(ids, model.config.vocab_size)
+    chunk = count(prefill_chunk, "prefill_chunk")
+    limit = None if max_new_tokens is None else count(max_new_tokens, "max_new_tokens")
+    ends = end_ids(eos_ids, model.config)
     generator = _generator(seed, generator)
-    limit = _fitting_limit(limit, len(prompt), model.config, cache)
+    limit = fitting_limit(limit, len(prompt), model.config, cache)
     slots = len(prompt) + limit - 1  # the last token is yielded, not read
     if cache is None:
         cache = KVCache(model.config, max_length=slots, dtype=model.dtype, device=model.device)
@@ -90,11 +137,16 @@ def _stream(
     ends: frozenset[int],
     cache: KVCache,
     chunk: int,
-) -> Iterator[int]:
+) -> Iterator[tuple[int, Tensor]]:
+    seen = None
+    if parameters.repetition_penalty is not None:
+        seen = torch.zeros(1, model.config.vocab_size, dtype=torch.bool, device=model.device)
     unread = prompt
     for _ in range(limit):
-        token = _read(model, unread, parameters, generator, cache, chunk)
-        yield token
+        if seen is not None:
+            seen[0, unread] = True
+        token, logits = _read(model, unread, parameters, generator, cache, chunk, seen)
+        yield token, logits
         if token in ends:
             return
         unread = [token]
@@ -108,20 +160,21 @@ def _read(
     generator: torch.Generator,
     cache: KVCache,
     chunk: int,
-) -> int:
+    seen: Tensor | None,
+) -> tuple[int, Tensor]:
     """Read some ids into the cache and choose the token after them; when that is cut short, the cache is as before."""
     before = cache.length
     try:
         for start in range(0, len(ids), chunk):
             piece = torch.tensor([ids[start : start + chunk]], device=model.device)
             logits = model(piece, cache=cache, last_only=True)
-        return int(next_token(logits[:, -1], parameters, generator))
+        return int(next_token(logits[:, -1], parameters, generator, seen)), logits[:, -1]
     except BaseException:  # Ctrl-C as well
         cache.truncate(before)
         raise
 
 
-def _fitting_limit(limit: int | None, prompt: int, config: LlamaConfig, cache: KVCache | None) -> int:
+def fitting_limit(limit: int | None, prompt: int, config: LlamaConfig, cache: KVCache | None) -> int:
     """The number of new tokens, which must fit the context together with the prompt and what the cache holds."""
     past = int(cache.next_positions().max()) if cache is not None else 0
     context = context_length(config)
@@ -142,7 +195,8 @@ def _fitting_limit(limit: int | None, prompt: int, config: LlamaConfig, cache: K
     return min(room, DEFAULT_NEW_TOKENS)
 
 
-def _token_ids(ids: Any, vocab_size: int) -> list[int]:
+def token_ids(ids: Any, vocab_size: int) -> list[int]:
+    """One sequence of ids as a list. Raises InputError for anything else, for none, and for ids that there are not."""
     if isinstance(ids, Tensor) and ids.ndim == 1:
         ids = ids.tolist()
     if not isinstance(ids, Iterable) or isinstance(ids, str | bytes | Tensor):
@@ -176,7 +230,8 @@ def _token_id(token: Any, key: str, vocab_size: int) -> int:
     return number
 
 
-def _end_ids(eos_ids: Any, config: LlamaConfig) -> frozenset[int]:
+def end_ids(eos_ids: Any, config: LlamaConfig) -> frozenset[int]:
+    """The ids that end a text: those given, or where they are None the configuration's."""
     if eos_ids is None:
         return frozenset(config.eos_token_ids)
     if isinstance(eos_ids, list | tuple | set | frozenset):
@@ -202,7 +257,8 @@ def _generator(seed: Any, generator: torch.Generator | None) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _count(value: Any, key: str) -> int:
+def count(value: Any, key: str) -> int:
+    """A whole number, 1 or more. Raises GenerationError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise GenerationError(
             f"{key} is {value!r}, but must be a whole number, 1 or more",

@@ -1,8 +1,8 @@
 """Checkpoint 9: from logits to the next token, in pure functions.
 
-``logits / temperature -> top-k -> top-p -> softmax -> draw``: the order of transformers. Each filter sets what it
-drops to ``-inf`` and leaves the rest as it was, so filters can be put one behind the other. Everything is computed in
-float32, whatever the model's type.
+``logits -> repetition penalty -> / temperature -> top-k -> top-p -> min-p -> softmax -> draw``: the order of
+transformers. Each filter sets what it drops to ``-inf`` and leaves the rest as it was, so filters can be put one behind
+the other. Everything is computed in float32, whatever the model's type.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llama_core.errors import GenerationError
@@ -28,6 +28,9 @@ class SamplingParameters:
             distribution; the default of 0.8 is somewhat more careful.
         top_k: keep the k most likely tokens; None keeps all.
         top_p: keep the most likely tokens that together reach probability p, in (0, 1]; None keeps all.
+        min_p: keep the tokens that have at least this part, in [0, 1], of the most likely token's probability; None
+            keeps all.
+        repetition_penalty: above 1 makes tokens that came before less likely, below 1 more likely; None changes none.
 
     Raises:
         GenerationError: naming the parameter, what it may be and what it was.
@@ -36,6 +39,8 @@ class SamplingParameters:
     temperature: float | int = 0.8
     top_k: int | None = None
     top_p: float | int | None = None
+    min_p: float | int | None = None
+    repetition_penalty: float | int | None = None
 
     def __post_init__(self):
         _require(
@@ -58,6 +63,21 @@ class SamplingParameters:
             "a number above 0 and at most 1, or None",
             self.top_p,
             "None keeps all tokens; temperature 0 takes the most likely",
+        )
+        _require(
+            self.min_p is None or (_is_number(self.min_p) and 0 <= self.min_p <= 1),
+            "min_p",
+            "a number from 0 to 1, or None",
+            self.min_p,
+            "None keeps all tokens",
+        )
+        _require(
+            self.repetition_penalty is None
+            or (_is_number(self.repetition_penalty) and 0 < self.repetition_penalty < math.inf),
+            "repetition_penalty",
+            "a finite number above 0, or None",
+            self.repetition_penalty,
+            "1 or None changes nothing; 1.1 is a mild penalty",
         )
 
     @property
@@ -105,20 +125,50 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float | int) -> Float[Tensor, "B
     return logits.masked_fill(dropped, -math.inf)
 
 
+def keep_min_p(logits: Float[Tensor, "B V"], p: float | int) -> Float[Tensor, "B V"]:
+    """Drop all whose probability is below p times the largest: logits below ``max + ln p``. p = 0 drops nothing.
+
+    Source: Nguyen et al. 2024 (arXiv 2407.01082), section 3.
+    """
+    if p == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)
+
+
+def penalise_repetition(
+    logits: Float[Tensor, "B V"], seen: Bool[Tensor, "B V"], penalty: float | int
+) -> Float[Tensor, "B V"]:
+    """Divide positive logits of tokens that came before by the penalty, multiply negative ones by it.
+
+    Args:
+        logits: of the last position. seen: which tokens the text so far holds. penalty: above 0; 1 changes nothing.
+
+    Source: Keskar et al. 2019 (arXiv 1909.05858), section 4.1, with the multiplication that transformers has for
+    negative logits, which a division would make more likely.
+    """
+    logits = logits.float()
+    penalty = min(max(penalty, _SMALLEST), _LARGEST)
+    changed = torch.where(logits > 0, logits / penalty, logits * penalty).clamp(-_LARGEST, _LARGEST)
+    return torch.where(seen & logits.isfinite(), changed, logits)
+
+
 def probabilities(
     logits: Float[Tensor, "B V"],
     temperature: float | int = 1.0,
     top_k: int | None = None,
     top_p: float | int | None = None,
+    min_p: float | int | None = None,
+    repetition_penalty: float | int | None = None,
+    seen: Bool[Tensor, "B V"] | None = None,
 ) -> Float[Tensor, "B V"]:
     """What `sample` draws from: softmax of the filtered logits, in float32. Temperature 0 gives 1 to the best token.
 
     Raises:
         GenerationError: a parameter is out of range, or a row of logits has NaN, +inf, or nothing but -inf.
     """
-    parameters = SamplingParameters(temperature, top_k, top_p)
+    parameters = SamplingParameters(temperature, top_k, top_p, min_p, repetition_penalty)
     check_logits(logits)
-    return _probabilities(logits, parameters)
+    return _probabilities(_penalised(logits, parameters, seen), parameters)
 
 
 def _probabilities(logits: Float[Tensor, "B V"], parameters: SamplingParameters) -> Float[Tensor, "B V"]:
@@ -129,7 +179,20 @@ def _probabilities(logits: Float[Tensor, "B V"], parameters: SamplingParameters)
         logits = keep_top_k(logits, parameters.top_k)
     if parameters.top_p is not None:
         logits = keep_top_p(logits, parameters.top_p)
+    if parameters.min_p is not None:
+        logits = keep_min_p(logits, parameters.min_p)
     return logits.softmax(-1)
+
+
+def _penalised(logits: Tensor, parameters: SamplingParameters, seen: Tensor | None) -> Tensor:
+    if parameters.repetition_penalty is None or seen is None:
+        return logits
+    return penalise_repetition(logits, seen, parameters.repetition_penalty)
+
+
+def log_probabilities(logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """``ln softmax(logits)`` of one token in each row, in float32: the model's own, before any filter."""
+    return logits.float().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
 
 
 def sample(probabilities: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
@@ -146,17 +209,22 @@ def sample(probabilities: Float[Tensor, "B V"], generator: torch.Generator) -> I
 
 
 def next_token(
-    logits: Float[Tensor, "B V"], parameters: SamplingParameters, generator: torch.Generator | None
+    logits: Float[Tensor, "B V"],
+    parameters: SamplingParameters,
+    generator: torch.Generator | None,
+    seen: Bool[Tensor, "B V"] | None = None,
 ) -> Int[Tensor, "B"]:
     """The next token of each row.
 
     Args:
         logits: of the last position. generator: where chance comes from; not used when the temperature is 0.
+        seen: which tokens came before, for the repetition penalty.
 
     Raises:
         GenerationError: a row of logits has NaN, +inf, or nothing but -inf.
     """
     check_logits(logits)
+    logits = _penalised(logits, parameters, seen)
     if parameters.greedy:
         return greedy(logits)
     return sample(_probabilities(logits, parameters), generator)

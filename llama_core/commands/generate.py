@@ -15,6 +15,7 @@ EXAMPLES = """\
   llama-core generate --model stories --prompt "One day"
   llama-core generate --model DIR --prompt "Once upon a time" --temperature 0 --max-new-tokens 200
   llama-core generate --model DIR --prompt "The sky" --top-k 40 --top-p 0.9 --seed 7
+  llama-core generate --model DIR --prompt "Q: why?" --min-p 0.05 --repetition-penalty 1.1 --stop "Q:"
   echo "One day" | llama-core generate --model stories --prompt -
 """
 
@@ -30,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-p", type=float, metavar="P", help="choose among the most likely that reach probability P"
     )
+    parser.add_argument("--min-p", type=float, metavar="P", help="choose among those with P times the best probability")
+    parser.add_argument(
+        "--repetition-penalty", type=float, metavar="R", help="above 1: what came before becomes less likely"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; by default as the weights are stored")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, mps")
@@ -44,9 +52,11 @@ def run(args: argparse.Namespace) -> None:
     from llama_core.generate import generate
     from llama_core.model import Llama
     from llama_core.sampling import SamplingParameters
+    from llama_core.text_stream import TextStream, check_stop
     from llama_core.tokenizer import Tokenizer
 
-    SamplingParameters(args.temperature, args.top_k, args.top_p)  # before minutes of loading
+    SamplingParameters(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
+    check_stop(args.stop)  # before minutes of loading
     prompt = _standard_input() if args.prompt == "-" else args.prompt
     tokenizer = Tokenizer.from_pretrained(args.model)
     ids = tokenizer.encode(prompt, bos=tokenizer.bos_id is not None)
@@ -54,15 +64,26 @@ def run(args: argparse.Namespace) -> None:
     model.attention = args.attention
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
     tokens = generate(
-        model, ids, args.max_new_tokens, args.temperature, args.top_k, args.top_p, seed=seed, eos_ids=tokenizer.eos_ids
+        model,
+        ids,
+        args.max_new_tokens,
+        args.temperature,
+        args.top_k,
+        args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=seed,
+        eos_ids=tokenizer.eos_ids,
     )
     stats = _Stats(len(ids), None if args.temperature == 0 else seed)
-    text = tokenizer.decode_stream()
-    _show(text.extend(ids))
+    text = TextStream(tokenizer, ids, args.stop)
+    _show(tokenizer.decode(ids))
     try:
         for token in tokens:
             stats.count()
             _show(text.push(token))
+            if text.stopped is not None:
+                break
     finally:
         # Also after Ctrl-C: what was said so far stays, whole, and the shell's prompt gets a line of its own.
         _show(text.flush() + "\n")
