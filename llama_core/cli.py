@@ -21,6 +21,8 @@ COMMANDS = {
     "inspect": ("llama_core.commands.inspect", "what a model folder holds, and the memory it needs"),
     "convert": ("llama_core.commands.convert", "a model folder from Meta's form to Hugging Face's, or back"),
     "check": ("llama_core.commands.check", "hold every checkpoint to the reference, or somebody else's code"),
+    "trace": ("llama_core.commands.trace", "write the named activations of a run, to hold other engines to"),
+    "compare": ("llama_core.commands.compare", "where another engine first differs from a trace, and why"),
     "explain": ("llama_core.commands.explain", "a known mistake: how it looks, why it happens, how to mend it"),
 }
 

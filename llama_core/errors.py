@@ -76,3 +76,7 @@ class CaptureError(LlamaCoreError):
 
 class CheckpointError(LlamaCoreError):
     """A gate is asked for something that does not exist, or an implementation cannot be loaded or run."""
+
+
+class TraceError(LlamaCoreError):
+    """A trace, a map of names or a comparison of traces is not what it must be."""

@@ -114,7 +114,7 @@ def explain(
     search = _Search(ordered, dtype)
     singles = search.rank([(m,) for m in mistakes])
     found = _verdict(search, singles, classes, where)
-    if found.mistakes or found.alternatives:
+    if found.mistakes or found.alternatives or not max_pairs:
         return found
     pairs = search.rank(_promising_pairs(ordered[0], mistakes, max_pairs))
     return _verdict(search, [*pairs, *singles], classes, where)

@@ -1,0 +1,233 @@
+"""Hold a candidate's trace to a golden one: what differs, where it begins, what caused it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from os import PathLike
+
+import numpy as np
+
+from llama_core.config import LlamaConfig
+from llama_core.errors import TraceError
+from llama_core.names import activation_names
+from llama_core.traces.align import Golden, is_cache, to_rows
+from llama_core.traces.format import FLOAT_DTYPES, expected_shape, fingerprint, known_axes
+from llama_core.traces.judge import Introduced, Judged, against_golden, by_statistics, introduced
+from llama_core.traces.noise import Floors, measure_noise, stored_noise
+from llama_core.traces.read import Trace
+from llama_core.traces.regions import Candidate, Place, Weights, full_name, names_of, places
+from llama_core.traces.verdict import Comparison, Finding, conclude
+
+
+def compare(
+    golden: str | PathLike[str] | Trace,
+    candidate: str | PathLike[str] | Trace,
+    model=None,
+    map: str | PathLike[str] | None = None,
+    progress: Callable[[str], object] | None = None,
+) -> Comparison:
+    """Where a candidate first differs from a golden trace, and why.
+
+    Args:
+        golden: a trace of the right model.
+        candidate: a trace of another engine, or bare ``.npy`` or safetensors files with nothing but names.
+        model: the right model, as a folder or a ``Llama``: its weights tell errors introduced from errors inherited.
+        map: a TOML file from the candidate's names to ours (``maps``), or the name of one that ships.
+
+    Raises:
+        TraceError: when a trace cannot be read, the ids differ, the model is not the golden's, or nothing is known of
+            the noise in the candidate's dtype.
+    """
+    right = golden if isinstance(golden, Trace) else Trace.open(golden)
+    config = right.config
+    if config is None:
+        raise TraceError(
+            "the golden trace does not state its model's configuration",
+            key="model.config",
+            hint="write it with llama-core trace",
+        )
+    from llama_core.traces.candidate import open_candidate
+
+    theirs, findings = open_candidate(candidate, right, map)
+    loaded = _load(model, right) if model is not None else None
+    return _Run(right, theirs, config, loaded, findings, progress).compare()
+
+
+def _load(model, golden: Trace):
+    from llama_core.model import Llama
+
+    loaded = model if isinstance(model, Llama) else Llama.from_pretrained(model)
+    found = fingerprint(loaded.named_parameters())
+    if golden.manifest.weights_sha256 and found != golden.manifest.weights_sha256:
+        raise TraceError(
+            "the golden trace is not of this model",
+            key="model",
+            expected=f"weights with sha256 {golden.manifest.weights_sha256}",
+            actual=f"sha256 {found}",
+        )
+    return loaded
+
+
+class _Run:
+    """One comparison."""
+
+    def __init__(self, right: Trace, theirs: Trace, config: LlamaConfig, model, findings: list[Finding], progress):
+        self.right, self.theirs, self.config, self.model, self.findings = right, theirs, config, model, findings
+        self.progress = progress
+        self.golden = Golden(right)
+        manifest = theirs.manifest
+        self.dtype = max((manifest.compute_dtype, manifest.storage_dtype), key=FLOAT_DTYPES.index)
+        self.known = activation_names(config.num_hidden_layers)
+        self.judged: dict[str, Judged] = {}
+        self.wrong: list[tuple[Place, Introduced]] = []
+        self.kept: dict[tuple[str, int], np.ndarray | None] = {}
+        self.rows_of: dict[int, tuple[int, ...] | None] = {}
+        self.candidate: Candidate | None = None
+        self.usable = self._check_shapes()
+
+    def compare(self) -> Comparison:
+        floors = self._floors()
+        self._check_names()
+        if self.model is not None:
+            self.candidate = Candidate(self.theirs.calls, self.config, self._weights(), self._provided, self._rows)
+        for place in places(self.config.num_hidden_layers):
+            if self.progress:
+                self.progress(f"{place}" if isinstance(place, str) else f"layer {place}")
+            self._judge_place(place, floors)
+        return conclude(self, floors is not None)
+
+    def _floors(self) -> Floors | None:
+        """Noise of right runs in the candidate's dtype; float64 is held to that of float32 where it has none."""
+        for dtype in (self.dtype, "float32") if self.dtype == "float64" else (self.dtype,):
+            if found := stored_noise(self.right, dtype):
+                return found
+        if self.model is None:
+            raise TraceError(
+                f"the golden trace does not say how far right runs in {self.dtype} may lie apart",
+                file=self.right.folder,
+                key="noise",
+                expected=f"noise of {self.dtype} beside the golden trace, or the model",
+                hint=f"give --model, or write the golden trace with --noise {self.dtype}",
+            )
+        return measure_noise(self.right, self.model, self.dtype, [n for n in self.known if n in self.golden.calls_of])
+
+    def _weights(self) -> Weights:
+        state = self.model.state_dict()
+
+        def load(name: str) -> np.ndarray | None:
+            return state[name].detach().double().cpu().numpy() if name in state else None
+
+        return Weights(self.config, load, self.dtype)
+
+    def _check_shapes(self) -> set[tuple[str, int]]:
+        """The tensors that can be compared; findings about the others."""
+        usable = set()
+        for (name, call), record in self.theirs.records.items():
+            axes = known_axes(name)
+            if name not in self.known:
+                continue
+            facts = self.theirs.calls[call]
+            shape = expected_shape(axes, facts, record.rows if "S" in axes.split() else None, self.config)
+            if record.shape != shape or (record.axes and record.axes != axes):
+                self.findings.append(
+                    Finding(
+                        "shape",
+                        name,
+                        call,
+                        f"has the shape {list(record.shape)} ({record.axes or 'axes not stated'}), "
+                        f"not {list(shape)} ({axes})",
+                    )
+                )
+                continue
+            usable.add((name, call))
+        return usable
+
+    def _check_names(self) -> None:
+        theirs = {name for name, _ in self.theirs.records}
+        for name in sorted(theirs - set(self.known)):
+            self.findings.append(Finding("extra", name, None, "is no activation of this model: not compared", False))
+        for name, call in self.right.records:
+            statistics = self.right.records[name, call].statistics
+            if statistics and statistics.nan:
+                self.findings.append(Finding("not finite", name, call, "is NaN in the golden trace itself"))
+
+    def _provided(self, name: str, call: int) -> np.ndarray | None:
+        if (name, call) not in self.usable:
+            return None
+        if (name, call) not in self.kept:
+            values = self.theirs.values(name, call)
+            if values is not None:
+                values = values.astype(np.float64) if values.dtype.kind == "f" else values
+                values = self._cut(name, call, values)
+            self.kept[name, call] = values
+        return self.kept[name, call]
+
+    def _cut(self, name: str, call: int, values: np.ndarray) -> np.ndarray:
+        rows, own = self._rows(call), self.theirs.records[name, call].rows
+        letters = known_axes(name).split()
+        if rows is None or rows == own or "S" not in letters:
+            return values
+        have = list(range(values.shape[letters.index("S")])) if own is None else list(own)
+        return np.take(values, [have.index(row) for row in rows], axis=letters.index("S"))
+
+    def _rows(self, call: int) -> tuple[int, ...] | None:
+        """The rows that all tensors of a call have; None for all."""
+        if call not in self.rows_of:
+            found = [t.rows for (_, c), t in self.theirs.records.items() if c == call and t.rows is not None]
+            common = set(found[0]).intersection(*found[1:]) if found else None
+            self.rows_of[call] = tuple(sorted(common)) if common is not None else None
+        return self.rows_of[call]
+
+    def _judge_place(self, place: Place, floors: Floors | None) -> None:
+        for call, _ in enumerate(self.theirs.calls):
+            for name in (*(("input_ids",) if place == "input" else ()), *names_of(place)):
+                full = full_name(place, name)
+                if (full, call) in self.usable:
+                    self._judge(place, name, full, call, floors)
+        before = place - 1 if isinstance(place, int) else None
+        for key in [key for key in self.kept if before is not None and key[0].startswith(f"layers.{before}.")]:
+            if not key[0].endswith(".output"):
+                del self.kept[key]
+
+    def _judge(self, place: Place, name: str, full: str, call: int, floors: Floors | None) -> None:
+        judged = self.judged.setdefault(full, Judged(full, of=len(self.golden.places(full))))
+        record = self.theirs.records[full, call]
+        if not record.file:
+            self._judge_statistics(judged, full, call, floors)
+            return
+        values = self.theirs.values(full, call)
+        if judged.nan_call is None and values.dtype.kind == "f" and np.isnan(values).any():
+            judged.nan_call = call
+        if full in self.golden.calls_of:
+            found = to_rows(known_axes(full), values, self.theirs.calls[call], record.rows)
+            against_golden(judged, self.golden, floors, full, found, call, self.dtype)
+        if self.candidate is None or full in ("input_ids", "position_ids"):
+            return
+        result = introduced(self.candidate, place, call, name, self.dtype)
+        if result is None:
+            return
+        largest = float(result.worth.max()) if result.worth.size else 0.0
+        judged.introduced = max(judged.introduced or 0.0, largest)
+        if largest > 1:
+            self.wrong.append((place, result))
+            judged.wrong_call = call if judged.wrong_call is None else judged.wrong_call
+
+    def _judge_statistics(self, judged: Judged, full: str, call: int, floors: Floors | None) -> None:
+        """Statistics say something only of the same tokens in the same call."""
+        stated = self.theirs.records[full, call]
+        facts = self.theirs.calls[call]
+        for number in self.golden.calls_of.get(full, ()):
+            record, other = self.right.records[full, number], self.right.calls[number]
+            same = record.shape == stated.shape and record.rows == stated.rows and record.statistics is not None
+            if same and np.array_equal(facts.positions, other.positions) and facts.sequences == other.sequences:
+                if not is_cache(record.axes) or np.array_equal(facts.key_positions, other.key_positions):
+                    by_statistics(judged, record, stated.statistics, floors, call)
+                    return
+
+    def reason_for(self, name: str) -> str:
+        """Why the candidate does not give a tensor, as it states."""
+        for pattern, why in self.theirs.manifest.not_provided.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                return why
+        return ""

@@ -1,0 +1,187 @@
+"""One tensor of a candidate, held to the golden trace and to what follows from the candidate's own inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from llama_core.checkpoints.arithmetic import right_arithmetics
+from llama_core.names import activation_axes
+from llama_core.traces.align import Golden, Rows, level, to_rows
+from llama_core.traces.format import Call, Statistics, TensorRecord
+from llama_core.traces.measure import Measured, group_errors, hide, rounding, tolerances, units, worth
+from llama_core.traces.noise import Floors
+from llama_core.traces.regions import Candidate, Place, Unavailable, full_name
+
+#: The exact ones: whole numbers.
+WHOLE = ("input_ids", "position_ids")
+#: Times the noise of one evaluation. Where sums are the noise, a few orders of summation on one input see part of it:
+#: without this, right runs of small random models came to 0.89 of the tolerance. In half precision rounding is it.
+_SPREAD = {"float32": 2.0, "float64": 2.0}
+
+
+@dataclass
+class Judged:
+    """What was found about one name over all calls.
+
+    Attributes:
+        cumulative: the largest error against the golden trace, in tolerances of right runs; None where their noise is
+            not known. introduced: against what the candidate's own inputs give, in tolerances of right
+            implementations; None where it cannot be computed.
+        rows: how many of the golden's rows were compared; of: how many there are.
+        wrong_call: the first call in which it is wrong. nan_call: the first in which it has NaN, padding included.
+        heads: [N, G] errors in tolerances by row and head of the worst call, with ``where`` for its rows.
+    """
+
+    name: str
+    measured: Measured = field(default_factory=Measured)
+    cumulative: float | None = None
+    introduced: float | None = None
+    exact: bool = True
+    rows: int = 0
+    of: int = 0
+    wrong_call: int | None = None
+    beyond_call: int | None = None
+    masked_by_number: bool = False
+    not_finite: bool = False
+    nan_call: int | None = None
+    statistics_only: bool = False
+    error: float = 0.0
+    heads: np.ndarray | None = None
+    where: Rows | None = None
+
+
+def against_golden(
+    judged: Judged, golden: Golden, floors: Floors | None, name: str, found: Rows, call: int, dtype: str
+) -> None:
+    """Add one call's rows to the cumulative figures."""
+    matched = golden.matching(name, found)
+    if matched is None:
+        return
+    have, right_rows = matched
+    mine, right, seen = level(name, found.only(have), right_rows)
+    mine, by_number = hide(mine, right)
+    judged.masked_by_number |= by_number
+    judged.rows += int(have.sum())
+    judged.not_finite |= bool(np.isnan(mine).any() or np.isinf(mine[np.isfinite(right)]).any())
+    if name in WHOLE:
+        wrong = (mine != right).any((1, 2))
+        judged.measured.add(mine, right, np.ones(mine.shape[:2]), right_rows, "float64")
+        judged.exact &= not wrong.any()
+        if wrong.any():
+            judged.cumulative = judged.introduced = np.inf
+            judged.wrong_call = call if judged.wrong_call is None else judged.wrong_call
+        else:
+            judged.cumulative = judged.cumulative or 0.0
+        return
+    unit = units(right, seen)
+    judged.measured.add(mine, right, unit, right_rows, dtype)
+    errors = group_errors(mine, right, unit)
+    judged.exact &= not errors.any()
+    judged.error = max(judged.error, float(errors.max()))
+    if not errors.any():
+        found_worth = np.zeros_like(errors)
+    elif floors is None or name not in floors:
+        return
+    else:
+        index = golden.index(name)
+        pairs = zip(right_rows.sequence.tolist(), right_rows.position.tolist(), strict=True)
+        allowed = tolerances(floors[name])[[index[pair] for pair in pairs]]
+        found_worth = worth(errors, allowed)
+    largest = float(found_worth.max())
+    if largest > 1 and judged.beyond_call is None:
+        judged.beyond_call = call
+    if judged.heads is None or largest > (judged.cumulative or 0.0):
+        judged.heads, judged.where = found_worth, right_rows
+    judged.cumulative = max(judged.cumulative or 0.0, largest)
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """A tensor of a call, and what it should be on the candidate's own inputs, as rows.
+
+    Attributes:
+        unit, allowed, errors: [N, G].
+        floors: [N, G], the noise of right implementations.
+    """
+
+    name: str
+    call: int
+    candidate: np.ndarray
+    right: np.ndarray
+    unit: np.ndarray
+    floors: np.ndarray
+    rows: Rows
+
+    @property
+    def worth(self) -> np.ndarray:
+        return worth(group_errors(self.candidate, self.right, self.unit), tolerances(self.floors))
+
+
+def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: str) -> Introduced | None:
+    """None where the region cannot be computed."""
+    full = full_name(place, name)
+    values = candidate.provided(full, call)
+    facts, rows = candidate.calls[call], candidate.rows(call)
+    try:
+        right = candidate.region(place, call).computed(name)
+    except (Unavailable, KeyError, ValueError, IndexError):
+        return None
+    if right.shape != values.shape:
+        return None
+    found = rowed(full, values, facts, rows)
+    mine, expected, seen = level(full, found, rowed(full, right, facts, rows))
+    mine, _ = hide(mine, expected)
+    alike = np.isnan(mine) & np.isnan(expected)  # inherited
+    if alike.any():
+        mine, expected = np.where(alike, 0, mine), np.where(alike, 0, expected)
+    unit = units(expected, seen)
+    floors = np.zeros(unit.shape)
+    for arithmetic in right_arithmetics(dtype):
+        noisy = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
+        other, _, _ = level(full, noisy, rowed(full, right, facts, rows))
+        errors = group_errors(other, expected, unit)
+        floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
+    if floors.any():
+        floors = np.maximum(floors * _SPREAD.get(dtype, 1.0), rounding(expected, unit, dtype))
+    return Introduced(full, call, mine, expected, unit, floors, found)
+
+
+def rowed(name: str, values: np.ndarray, call: Call, rows: tuple[int, ...] | None) -> Rows:
+    """A tensor as rows, slots of padding included: it must be hidden there. Scores count where they are seen."""
+    found = to_rows(activation_axes(name), values, call, rows, by_slot=True)
+    if not name.endswith(".scores"):
+        return found
+    keys = call.key_positions[[call.sequences.index(n) for n in found.sequence]]
+    seen = (keys >= 0) & (keys <= found.position[:, None])
+    return replace(found, values=np.where(seen[:, None], found.values, 0.0))
+
+
+def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floors: Floors | None, call: int) -> None:
+    """Hold sums and extremes of a whole tensor to the golden's, where there is nothing else."""
+    judged.statistics_only = True
+    judged.not_finite |= bool(stated.nan)
+    other = right.statistics
+    size = max(int(np.prod(right.shape)), 1)
+    scale = other.l2 / np.sqrt(size) or 1.0
+    deviation = max(
+        abs(stated.l2 - other.l2) / (other.l2 or 1.0),
+        abs(stated.min - other.min) / scale,
+        abs(stated.max - other.max) / scale,
+        abs(stated.sum - other.sum) / scale / np.sqrt(size),
+    )
+    if stated.nan or stated.negative_infinity != other.negative_infinity:
+        deviation = np.inf
+    judged.error = max(judged.error, deviation)
+    judged.exact &= deviation == 0
+    judged.measured.max_abs = max(judged.measured.max_abs, abs(stated.max - other.max), abs(stated.min - other.min))
+    judged.rows += right.shape[0]
+    judged.of += right.shape[0]
+    floor = floors.get(right.name) if floors else None
+    if floor is None and deviation:
+        return
+    largest = 0.0 if not deviation else float(worth(np.array(deviation), tolerances(floor).max()))
+    judged.cumulative = max(judged.cumulative or 0.0, largest)
+    if largest > 1 and judged.beyond_call is None:
+        judged.beyond_call = call

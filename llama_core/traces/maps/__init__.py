@@ -1,0 +1,209 @@
+"""From another engine's names and axes to ours: TOML files.
+
+``theirs`` is a name with ``{n}`` for the layer, ``ours`` the activation it is, ``axes`` their axes as an einops pattern
+in our letters: ``"B H S D"`` where heads come first, ``"B S (H D)"`` where they lie side by side, ``1`` for an axis of
+length one. Besides, ``layout`` says that a head's coordinates are in that rotary layout, ``times`` is a number that
+makes theirs ours, and ``order = {H = [0, 2, 1, 3]}`` says that our head 1 is their head 2.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_core.config import ROPE_LAYOUTS
+from llama_core.errors import TraceError
+from llama_core.traces.format import TensorRecord, known_axes
+
+_KEYS = {"theirs", "ours", "axes", "layout", "times", "order"}
+_AXES = re.compile(r"[A-Z0-9() ]+")
+SHIPPED = {path.stem: path for path in Path(__file__).parent.glob("*.toml")}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a map; see the module."""
+
+    theirs: str
+    ours: str
+    axes: str
+    layout: str = ""
+    times: float = 1.0
+    order: dict[str, list[int]] = field(default_factory=dict)
+
+    def match(self, name: str) -> str | None:
+        """Our name for one of theirs; None where the rule is about another."""
+        pattern = re.escape(self.theirs).replace(re.escape("{n}"), r"(?P<n>\d+)")
+        found = re.fullmatch(pattern, name)
+        if not found:
+            return None
+        return self.ours.format(n=int(found["n"])) if "n" in found.groupdict() else self.ours
+
+
+class NameMap:
+    """Rules from another engine's names to ours; the first that fits counts."""
+
+    def __init__(self, rules: list[Rule]):
+        self.rules = rules
+
+    def find(self, name: str) -> tuple[Rule, str] | None:
+        for rule in self.rules:
+            if ours := rule.match(name):
+                return rule, ours
+        return None
+
+    def axes_of(self, name: str) -> str:
+        found = self.find(name)
+        return known_axes(found[1]) if found else ""
+
+    def apply(self, trace, golden):
+        """The trace under our names, with our axes. Names without a rule stay as they are."""
+        from llama_core.traces.candidate import changed
+
+        records: list[TensorRecord] = []
+        origin: dict[tuple[str, int], tuple[TensorRecord, Rule | None]] = {}
+        load = trace._load
+        for record in trace.manifest.tensors:
+            found = self.find(record.name)
+            ours = found[1] if found else record.name
+            if (ours, record.call) in origin:
+                raise TraceError(
+                    f"{record.name} and {origin[ours, record.call][0].name} are both {ours}",
+                    key=ours,
+                    expected="one tensor for each of our names",
+                )
+            shape, axes = record.shape, record.axes
+            if found:
+                sizes = _sizes(golden.config)
+                shape, axes = _shape(found[0], record, sizes), known_axes(ours)
+            made = replace(record, name=ours, shape=shape, axes=axes if len(axes.split()) == len(shape) else "")
+            origin[ours, record.call] = (record, found[0] if found else None)
+            records.append(made)
+
+        def in_ours(made: TensorRecord) -> np.ndarray:
+            record, rule = origin[made.name, made.call]
+            values = load(record)
+            return values if rule is None else convert(rule, made.name, values, golden)
+
+        return changed(trace, trace.calls, records, in_ours)
+
+
+def convert(rule: Rule, name: str, values: np.ndarray, golden) -> np.ndarray:
+    """Their values as ours."""
+    from llama_core.layers.rope import layout_permutation
+
+    letters = known_axes(name).split()
+    values = _rearrange(values, rule, letters, _sizes(golden.config))
+    if rule.layout and rule.layout != golden.manifest.rope_layout:
+        values = values[..., layout_permutation(values.shape[-1], rule.layout, golden.manifest.rope_layout)]
+    for letter, order in rule.order.items():
+        values = np.take(values, order, axis=letters.index(letter))
+    return values if rule.times == 1 else values * rule.times
+
+
+def _sizes(config) -> dict[str, int]:
+    return {"H": config.num_attention_heads, "K": config.num_key_value_heads, "D": config.head_dim}
+
+
+def _rearrange(values: np.ndarray, rule: Rule, letters: list[str], sizes: dict[str, int]) -> np.ndarray:
+    from einops import EinopsError, rearrange
+
+    left, right = _pattern(rule, letters)
+    known = {letter: size for letter, size in sizes.items() if letter in left}
+    try:
+        return np.ascontiguousarray(rearrange(values, f"{left} -> {right}", **known))
+    except (EinopsError, ValueError) as e:
+        raise TraceError(
+            f"{rule.theirs} does not have the axes {rule.axes!r}",
+            key=rule.ours,
+            expected=f"axes {rule.axes}, with {', '.join(f'{a}={n}' for a, n in known.items())}",
+            actual=list(values.shape),
+        ) from e
+
+
+def _pattern(rule: Rule, letters: list[str]) -> tuple[str, str]:
+    """Both sides for einops; what their side lacks (a batch of one) becomes 1."""
+    have = set(re.findall(r"[A-Z]", rule.axes))
+    return rule.axes, " ".join(letter if letter in have else "1" for letter in letters)
+
+
+def _shape(rule: Rule, record: TensorRecord, sizes: dict[str, int]) -> tuple[int, ...]:
+    """The shape after the rule; theirs where the rule does not fit (then it is mis-shaped)."""
+    letters = known_axes(rule.ours.format(n=0)).split()
+    try:
+        return _rearrange(np.broadcast_to(np.float32(0), record.shape), rule, letters, sizes).shape
+    except TraceError:
+        return record.shape
+
+
+def read_map(source: str | PathLike[str]) -> NameMap:
+    """A map that ships (``transformers``), or a TOML file.
+
+    Raises:
+        TraceError: naming the file and the rule.
+    """
+    path = SHIPPED[source] if isinstance(source, str) and source in SHIPPED else Path(source).expanduser()
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise TraceError("a map of names is not that large", file=path, expected="at most 1 MB")
+        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as e:
+        raise TraceError(
+            f"there is no map {str(source)!r}",
+            file=path,
+            key="map",
+            expected=f"a TOML file, or one of: {', '.join(sorted(SHIPPED))}",
+        ) from e
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as e:
+        raise TraceError(f"{path.name} is no TOML: {e}", file=path, key="map", expected="TOML in UTF-8") from e
+    rules = document.get("tensor")
+    if document.get("version") != 1 or not isinstance(rules, list) or document.keys() - {"version", "tensor"}:
+        raise TraceError(
+            f"{path.name} is no map of names",
+            file=path,
+            key="map",
+            expected="version = 1 and [[tensor]] tables",
+            actual=", ".join(list(document)[:6]) or "nothing",
+        )
+    return NameMap([_rule(path, number, values) for number, values in enumerate(rules)])
+
+
+def _rule(path: Path, number: int, values: Any) -> Rule:
+    def wrong(key: str, expected: str) -> TraceError:
+        actual = values.get(key) if isinstance(values, dict) else values
+        return TraceError(
+            f"[[tensor]] number {number + 1} is not right", file=path, key=key, expected=expected, actual=actual
+        )
+
+    if not isinstance(values, dict) or values.keys() - _KEYS or not {"theirs", "ours"} <= values.keys():
+        raise wrong("tensor", f"a table with theirs, ours and any of {', '.join(sorted(_KEYS))}")
+    theirs, ours = values["theirs"], values["ours"]
+    if not isinstance(theirs, str) or not theirs or theirs.count("{n}") != str(ours).count("{n}"):
+        raise wrong("theirs", "their name, with {n} where ours has it")
+    axes = known_axes(str(ours).replace("{n}", "0"))
+    if not axes or "{" in str(ours).replace("{n}", ""):
+        raise wrong("ours", "one of our activations, such as layers.{n}.q")
+    pattern = values.get("axes", axes)
+    letters = re.findall(r"[A-Z]", pattern) if isinstance(pattern, str) and _AXES.fullmatch(pattern) else []
+    if len(letters) != len(set(letters)) or not set(letters) <= set(axes.split()) or not letters:
+        raise wrong("axes", f"an einops pattern of {axes}")
+    if set(axes.split()) - set(letters) - {"B"}:
+        raise wrong("axes", f"a pattern with all of {axes} (B may be left out for a batch of one)")
+    layout, times, order = values.get("layout", ""), values.get("times", 1.0), values.get("order", {})
+    if layout and (layout not in ROPE_LAYOUTS or not axes.endswith("D")):
+        raise wrong("layout", " | ".join(ROPE_LAYOUTS) + ", for a tensor whose last axis is D")
+    if isinstance(times, bool) or not isinstance(times, int | float) or not np.isfinite(times) or not times:
+        raise wrong("times", "a finite number other than 0")
+    ok = isinstance(order, dict) and all(
+        letter in axes.split() and isinstance(o, list) and sorted(map(str, o)) == sorted(map(str, range(len(o))))
+        for letter, o in order.items()
+    )
+    if not ok:
+        raise wrong("order", "a table from axes to permutations of 0, 1, 2 …")
+    return Rule(theirs, ours, pattern, layout, float(times), order)

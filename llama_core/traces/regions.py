@@ -1,0 +1,211 @@
+"""What a tensor should be, given the candidate's own inputs: the smallest region between tensors that exist.
+
+A step of the dataflow is computed from what the candidate gives; where one of its inputs is not given, that is computed
+first, from the candidate's inputs to it, and so on. What is wrong then is *introduced* by the region, not inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic, round_to
+from llama_core.checkpoints.context import Context
+from llama_core.checkpoints.steps import INPUT_STEPS, LAYER_STEPS, NO_CHANGES, OUTPUT_STEPS, Changes, Step
+from llama_core.config import LlamaConfig
+from llama_core.traces.format import Call
+
+#: A layer's number, or what comes before or after the layers.
+Place = int | str
+STEPS: dict[str, Step] = {step.name: step for step in (*INPUT_STEPS, *LAYER_STEPS, *OUTPUT_STEPS)}
+_OF_PLACE = {"input": ("position_ids", "embedding"), "output": ("final_norm", "logits")}
+_LAYER_NAMES = tuple(step.name for step in LAYER_STEPS)
+
+
+class Unavailable(Exception):
+    """A region cannot be computed from what there is."""
+
+
+def names_of(place: Place) -> tuple[str, ...]:
+    """The steps of a place, without ``layers.N.``."""
+    return _LAYER_NAMES if isinstance(place, int) else _OF_PLACE[place]
+
+
+def full_name(place: Place, name: str) -> str:
+    return f"layers.{place}.{name}" if isinstance(place, int) else name
+
+
+def places(num_layers: int) -> list[Place]:
+    return ["input", *range(num_layers), "output"]
+
+
+class Weights:
+    """Parameters as float64 arrays, rounded to the type that the candidate computes in; one place's are kept.
+
+    Args:
+        config: the model's.
+        load: from a name in ``Llama.state_dict()`` to its values, or None where the model has none.
+    """
+
+    def __init__(self, config: LlamaConfig, load: Callable[[str], np.ndarray | None], dtype: str):
+        self.config, self._load, self._dtype = config, load, dtype
+        self._place: Place | None = None
+        self._kept: dict[str, np.ndarray | None] = {}
+
+    def get(self, place: Place, name: str) -> np.ndarray | None:
+        full = name if name.startswith("layers.") else full_name(place, name)
+        if self._place != place:
+            self._place, self._kept = place, {}
+        if full not in self._kept:
+            values = self._load(full)
+            values = self._load(name) if values is None else values
+            self._kept[full] = None if values is None else round_to(values.astype(np.float64), self._dtype)
+        return self._kept[full]
+
+
+class _PlaceWeights(dict):
+    """What a step sees as ``context.weights``."""
+
+    def __init__(self, weights: Weights, place: Place):
+        super().__init__()
+        self._weights, self._place = weights, place
+
+    def get(self, name, default=None):
+        found = self._weights.get(self._place, name)
+        return default if found is None else found
+
+    def __missing__(self, name):
+        return self._weights.get(self._place, name)
+
+
+class Candidate:
+    """The values that regions are computed from.
+
+    Args:
+        calls: the candidate's calls.
+        provided: ``provided(name, call)`` -> float64 values of all axes, or None; S cut to ``rows(call)``.
+        rows: which of a call's S rows the values hold; None for all.
+    """
+
+    def __init__(
+        self,
+        calls: list[Call],
+        config: LlamaConfig,
+        weights: Weights,
+        provided: Callable[[str, int], np.ndarray | None],
+        rows: Callable[[int], tuple[int, ...] | None],
+    ):
+        self.calls, self.config, self.weights, self.provided, self.rows = calls, config, weights, provided, rows
+
+    def region(
+        self, place: Place, call: int, arithmetic: Arithmetic = REFERENCE, changes: Changes = NO_CHANGES
+    ) -> Region:
+        return Region(self, place, call, arithmetic, changes)
+
+
+class _Values(dict):
+    """Activations by name, computed when they are asked for."""
+
+    def __init__(self, region: Region):
+        super().__init__()
+        self._region = region
+
+    def __missing__(self, name):
+        return self._region.value(name)
+
+
+class _Past(dict):
+    def __init__(self, region: Region, before: int):
+        super().__init__(key_positions=region.candidate.calls[before].key_positions)
+        self._region, self._before = region, before
+
+    def get(self, name, default=None):
+        return self[name] if name in ("key_positions", "cache_k", "cache_v") else default
+
+    def __missing__(self, name):
+        region = self._region
+        return region.sibling(call=self._before).value(name)
+
+
+class Region:
+    """One place of one call, evaluated in one way."""
+
+    def __init__(self, candidate: Candidate, place: Place, call: int, arithmetic: Arithmetic, changes: Changes):
+        self.candidate, self.place, self.call = candidate, place, call
+        self.arithmetic, self.changes = arithmetic, changes
+        self.facts = candidate.calls[call]
+        self.rows = candidate.rows(call)
+        config = changes.config(candidate.config) if changes.config else candidate.config
+        past = _Past(self, self.facts.past) if self.facts.past is not None else {}
+        weights = _PlaceWeights(candidate.weights, place)
+        self.context = Context(config, weights, _Values(self), arithmetic, past, call=0 if not past else call)
+        self._made: dict[str, np.ndarray] = {}
+
+    def sibling(self, place: Place | None = None, call: int | None = None) -> Region:
+        return Region(
+            self.candidate,
+            self.place if place is None else place,
+            self.call if call is None else call,
+            self.arithmetic,
+            self.changes,
+        )
+
+    def value(self, name: str) -> np.ndarray:
+        """What the candidate gives, or what follows from it."""
+        if name in ("layer_input", "layer_output"):
+            return self._from_before()
+        if name == "input_ids":
+            return self._cut(self.facts.input_ids)
+        if name == "attention_mask":
+            return (self.facts.key_positions >= 0).astype(np.int64)
+        full = name if name in ("position_ids", "key_positions") else full_name(self.place, name)
+        found = self.candidate.provided(full, self.call)
+        return self.computed(name) if found is None else found
+
+    def computed(self, name: str) -> np.ndarray:
+        """What follows from the inputs of this step."""
+        if name not in self._made:
+            self._made[name] = self._compute(name)
+        return self._made[name]
+
+    def _compute(self, name: str) -> np.ndarray:
+        step, ctx = STEPS.get(name), self.context
+        if step is None:
+            raise Unavailable(name)
+        if name.startswith("cache_") and (self.rows is not None or not self._slots_follow()):
+            raise Unavailable(name)
+        right = self._stated(name) or step.fn
+        here = name in names_of(self.place) or name in ("position_ids", "key_positions")
+        fn = self.changes.steps.get(name, right) if here else right
+        arguments = [self.value(input) for input in step.inputs] + [ctx.weight(weight) for weight in step.weights]
+        before, ctx.right = ctx.right, right
+        try:
+            with np.errstate(all="ignore"):
+                made = fn(ctx, *arguments)
+        finally:
+            ctx.right = before
+        if name == "position_ids" and made.shape == self.facts.positions.shape:
+            made = self._cut(made)
+        return ctx.arithmetic.round(made, name)
+
+    def _stated(self, name: str):
+        """Positions are those that the trace states: a text need not begin at 0."""
+        if name == "position_ids":
+            return lambda ctx, mask: self.facts.positions
+        if name == "key_positions":
+            return lambda ctx, positions: self.facts.key_positions
+        return None
+
+    def _slots_follow(self) -> bool:
+        past = 0 if self.facts.past is None else self.candidate.calls[self.facts.past].key_positions.shape[1]
+        return past + self.facts.positions.shape[1] == self.facts.key_positions.shape[1]
+
+    def _cut(self, values: np.ndarray) -> np.ndarray:
+        return values if self.rows is None else values[:, list(self.rows)]
+
+    def _from_before(self) -> np.ndarray:
+        last = self.place if isinstance(self.place, int) else self.candidate.config.num_hidden_layers
+        if last == 0:
+            return self.sibling("input").value("embedding")
+        return self.sibling(last - 1).value("output")
