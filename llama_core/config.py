@@ -80,6 +80,9 @@ class LlamaConfig:
         rope_layout: ``half`` pairs coordinate i with i + D/2 (Hugging Face files), ``interleaved`` pairs 2i with
             2i + 1 (Meta, llama.cpp). It says how the rows of q_proj and k_proj are ordered.
         attention_bias: q_proj, k_proj, v_proj and o_proj have a bias. mlp_bias: the feed-forward projections have one.
+        qkv_bias: q_proj, k_proj and v_proj have a bias, o_proj has none (Qwen2).
+        qk_norm: every head of q and k is normalised before it is rotated, with weights of its own (Qwen3).
+        sliding_window: a query sees its own position and the ``sliding_window - 1`` before it (Mistral); None: all.
         tie_word_embeddings: the output head is the embedding matrix.
         dtype: what the weights are stored in.
         bos_token_id: starts a text. eos_token_ids: any of these ends it. pad_token_id: fills short rows.
@@ -102,6 +105,9 @@ class LlamaConfig:
     rope_layout: str = "half"
     attention_bias: bool = False
     mlp_bias: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None
     tie_word_embeddings: bool = False
     dtype: str = "float32"
     bos_token_id: int | None = 1
@@ -140,8 +146,10 @@ class LlamaConfig:
         if scaling is not None and scaling.kind == "dynamic":
             _require(self.head_dim > 2, "head_dim", "above 2 with dynamic rope_scaling", self.head_dim)
         _require(self.rope_layout in ROPE_LAYOUTS, "rope_layout", " | ".join(ROPE_LAYOUTS), self.rope_layout)
-        for key in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
+        for key in ("attention_bias", "mlp_bias", "qkv_bias", "qk_norm", "tie_word_embeddings"):
             _require(isinstance(getattr(self, key), bool), key, "true or false", getattr(self, key))
+        window = self.sliding_window
+        _require(window is None or _is_count(window), "sliding_window", "a whole number > 0, or None", window)
         _require(self.dtype in DTYPES, "dtype", " | ".join(DTYPES), self.dtype)
         _require(isinstance(self.eos_token_ids, tuple), "eos_token_ids", "a tuple of token ids", self.eos_token_ids)
         for key, ids in (
@@ -158,7 +166,8 @@ class LlamaConfig:
         """The number of trained parameters, a tied head counted once."""
         e, f = self.hidden_size, self.intermediate_size
         q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        attention = 2 * e * q + 2 * e * kv + self.attention_bias * (q + 2 * kv + e)
+        attention = 2 * e * q + 2 * e * kv + self.attention_bias * e + 2 * self.head_dim * self.qk_norm
+        attention += (self.attention_bias or self.qkv_bias) * (q + 2 * kv)
         feed_forward = 3 * e * f + self.mlp_bias * (2 * f + e)
         embeddings = self.vocab_size * e * (1 if self.tie_word_embeddings else 2)
         return embeddings + self.num_hidden_layers * (attention + feed_forward + 2 * e) + e

@@ -188,9 +188,10 @@ class Llama(nn.Module):
         if self._decode_graph and cache and new == 1 and not self.captures:
             compute, read_all = self._decode_graph, True
         views, slot_positions = cache.begin(positions, read_all) if cache else (None, positions)
-        mask = None
-        if read_all or not (contiguous and (cache is None or cache.contiguous)):
-            mask = visible_positions(positions, slot_positions)
+        mask, window = None, self.config.sliding_window
+        beyond_window = window is not None and past + new > window
+        if read_all or beyond_window or not (contiguous and (cache is None or cache.contiguous)):
+            mask = visible_positions(positions, slot_positions, window)
             if real is not None:
                 mask[..., : past + new] &= real[:, None, None, :]
         logits = compute(input_ids, positions.clamp(min=0), mask, views, last_only)

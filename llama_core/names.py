@@ -82,7 +82,7 @@ class ParameterName:
         name: the name in ``Llama.state_dict()``.
         huggingface, meta, gguf: the names in those formats' files.
         axes: its shape in the legend's letters, rows first; ``HD`` is the product of H and D.
-        optional: the configuration switch that it exists under, "" for always.
+        optional: the configuration switch that it exists under, "" for always. ``attention_bias`` implies ``qkv_bias``.
     """
 
     name: str
@@ -110,11 +110,13 @@ PARAMETERS = (
     ),
     _layer("input_layernorm.weight", "attention_norm.weight", "attn_norm.weight", "E"),
     _layer("self_attn.q_proj.weight", "attention.wq.weight", "attn_q.weight", "HD E"),
-    _layer("self_attn.q_proj.bias", "attention.wq.bias", "attn_q.bias", "HD", "attention_bias"),
+    _layer("self_attn.q_proj.bias", "attention.wq.bias", "attn_q.bias", "HD", "qkv_bias"),
     _layer("self_attn.k_proj.weight", "attention.wk.weight", "attn_k.weight", "KD E"),
-    _layer("self_attn.k_proj.bias", "attention.wk.bias", "attn_k.bias", "KD", "attention_bias"),
+    _layer("self_attn.k_proj.bias", "attention.wk.bias", "attn_k.bias", "KD", "qkv_bias"),
     _layer("self_attn.v_proj.weight", "attention.wv.weight", "attn_v.weight", "KD E"),
-    _layer("self_attn.v_proj.bias", "attention.wv.bias", "attn_v.bias", "KD", "attention_bias"),
+    _layer("self_attn.v_proj.bias", "attention.wv.bias", "attn_v.bias", "KD", "qkv_bias"),
+    _layer("self_attn.q_norm.weight", "attention.q_norm.weight", "attn_q_norm.weight", "D", "qk_norm"),
+    _layer("self_attn.k_norm.weight", "attention.k_norm.weight", "attn_k_norm.weight", "D", "qk_norm"),
     _layer("self_attn.o_proj.weight", "attention.wo.weight", "attn_output.weight", "E HD"),
     _layer("self_attn.o_proj.bias", "attention.wo.bias", "attn_output.bias", "E", "attention_bias"),
     _layer("post_attention_layernorm.weight", "ffn_norm.weight", "ffn_norm.weight", "E"),

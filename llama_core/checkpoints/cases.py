@@ -53,6 +53,8 @@ def make_weights(config: LlamaConfig, stream: Stream, names: tuple[str, ...] = (
     switches = {
         "": True,
         "attention_bias": config.attention_bias,
+        "qkv_bias": config.attention_bias or config.qkv_bias,
+        "qk_norm": config.qk_norm,
         "mlp_bias": config.mlp_bias,
         "untied": not config.tie_word_embeddings,
     }
@@ -62,6 +64,7 @@ def make_weights(config: LlamaConfig, stream: Stream, names: tuple[str, ...] = (
         "F": config.intermediate_size,
         "HD": config.num_attention_heads * config.head_dim,
         "KD": config.num_key_value_heads * config.head_dim,
+        "D": config.head_dim,
     }
     weights: Arrays = {}
     for n in range(config.num_hidden_layers if layers else 1):

@@ -125,7 +125,8 @@ def rope(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig) -> T
 
 
 def projection(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig) -> Tensors:
-    qkv = _build(cls, weights, "self_attn.", *_sizes(config))
+    *sizes, bias = _sizes(config)
+    qkv = _build(cls, weights, "self_attn.", *sizes, bias or config.qkv_bias)
     return dict(zip("qkv", qkv(inputs["attention_norm"]), strict=True))
 
 
@@ -145,7 +146,8 @@ def attention(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig,
     q, k, v = inputs["q_rotated"], inputs["cache_k"].transpose(1, 2), inputs["cache_v"].transpose(1, 2)
     positions, keys = inputs["position_ids"], inputs["key_positions"]
     causal = is_contiguous(keys) and torch.equal(positions, keys[:, -positions.shape[1] :])
-    options = {} if causal else {"mask": visible_positions(positions, keys)}
+    causal = causal and config.sliding_window is None
+    options = {} if causal else {"mask": visible_positions(positions, keys, config.sliding_window)}
     seen = _Seen(scores=path == "eager")
     if _takes(layer.forward, "tap"):
         options["tap"] = seen
@@ -183,7 +185,8 @@ def block(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig, pat
     layer = _build(cls, weights, "", config, path)
     x, positions = inputs["layer_input"], inputs["position_ids"]
     rope = _rope(RoPE, config, x.device)
-    mask = None if is_contiguous(positions) else visible_positions(positions, positions)
+    causal = is_contiguous(positions) and config.sliding_window is None
+    mask = None if causal else visible_positions(positions, positions, config.sliding_window)
     seen = _Seen(scores=path == "eager")
     layer(x, rope, rope.cos_sin(positions.clamp(min=0)), mask, None, seen)
     return seen.values

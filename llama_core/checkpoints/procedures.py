@@ -79,7 +79,9 @@ FOUNDATION_STEPS = (
         "0",
         lambda ctx, query, key_value: (
             2 * ctx.config.hidden_size * (query + key_value)
-            + ctx.config.attention_bias * (query + 2 * key_value + ctx.config.hidden_size)
+            + (ctx.config.attention_bias or ctx.config.qkv_bias) * (query + 2 * key_value)
+            + ctx.config.attention_bias * ctx.config.hidden_size
+            + ctx.config.qk_norm * 2 * ctx.config.head_dim
             + 3 * ctx.config.hidden_size * ctx.config.intermediate_size
             + ctx.config.mlp_bias * (2 * ctx.config.intermediate_size + ctx.config.hidden_size)
             + 2 * ctx.config.hidden_size

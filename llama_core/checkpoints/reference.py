@@ -143,6 +143,21 @@ def project_heads(ctx: Context, x: Array, weight: Array, bias: Array | None = No
     return y.reshape(*y.shape[:-1], -1, ctx.config.head_dim)
 
 
+def project_query(ctx: Context, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """The query heads; where the model has a norm for them (Qwen3), each head normalised."""
+    return _head_norm(ctx, project_heads(ctx, x, weight, bias), "self_attn.q_norm.weight")
+
+
+def project_key(ctx: Context, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """The key heads, likewise."""
+    return _head_norm(ctx, project_heads(ctx, x, weight, bias), "self_attn.k_norm.weight")
+
+
+def _head_norm(ctx: Context, heads: Array, name: str) -> Array:
+    weight = ctx.weight(name)
+    return heads if weight is None else rms_norm(ctx, ctx.arithmetic.round(heads), weight)
+
+
 def project_output(ctx: Context, context: Array, weight: Array, bias: Array | None = None) -> Array:
     """The heads side by side, times Woᵀ."""
     return linear(ctx, context.reshape(*context.shape[:-2], -1), weight, bias)
@@ -195,14 +210,15 @@ def scores(ctx: Context, q_rotated: Array, cache_k: Array) -> Array:
     return raw / math.sqrt(q_rotated.shape[-1])
 
 
-def visible(position_ids: Array, key_positions: Array) -> Array:
-    """[B, 1, S, T]: the slot is written, is not padding, and not after the query."""
+def visible(position_ids: Array, key_positions: Array, window: int | None = None) -> Array:
+    """[B, 1, S, T]: the slot is written, is not padding, not after the query, and less than the window before it."""
     keys = key_positions[:, None, None, :]
-    return (keys >= 0) & (keys <= position_ids[:, None, :, None])
+    distance = position_ids[:, None, :, None] - keys
+    return (keys >= 0) & (distance >= 0) & (distance < (window or np.inf))
 
 
 def masked_scores(ctx: Context, scores: Array, position_ids: Array, key_positions: Array) -> Array:
-    return np.where(visible(position_ids, key_positions), scores, -np.inf)
+    return np.where(visible(position_ids, key_positions, ctx.config.sliding_window), scores, -np.inf)
 
 
 def softmax(ctx: Context, x: Array, axis: int = -1) -> Array:

@@ -57,8 +57,8 @@ INPUT_STEPS = (
 
 LAYER_STEPS = (
     Step("attention_norm", ("layer_input",), ("input_layernorm.weight",), "1", r.rms_norm),
-    Step("q", ("attention_norm",), _projection("self_attn.q_proj"), "2", r.project_heads),
-    Step("k", ("attention_norm",), _projection("self_attn.k_proj"), "2", r.project_heads),
+    Step("q", ("attention_norm",), _projection("self_attn.q_proj"), "2", r.project_query),
+    Step("k", ("attention_norm",), _projection("self_attn.k_proj"), "2", r.project_key),
     Step("v", ("attention_norm",), _projection("self_attn.v_proj"), "2", r.project_heads),
     Step("q_rotated", ("q", "position_ids"), (), "1B", r.rotated),
     Step("k_rotated", ("k", "position_ids"), (), "1B", r.rotated),

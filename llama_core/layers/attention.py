@@ -14,6 +14,7 @@ from llama_core.capture import NO_TAP, NoTap, Tap
 from llama_core.dtypes import at_least_float32
 from llama_core.errors import ConfigError, InputError
 from llama_core.layers.linear import Linear
+from llama_core.layers.rms_norm import RMSNorm
 from llama_core.layers.rope import RoPE
 
 IMPLEMENTATIONS = ("fused", "eager")
@@ -210,6 +211,8 @@ class SelfAttention(QKVProjection):
         hidden_size, num_heads, num_key_value_heads, head_dim, bias: as for ``QKVProjection``; ``bias`` also gives
             o_proj one.
         implementation: as for ``Attention``.
+        qkv_bias: q_proj, k_proj and v_proj have a bias whatever ``bias`` says (Qwen2).
+        qk_norm_eps: normalise every head of q and k with this ε before it is rotated (Qwen3); None: do not.
 
     Shapes: x [B, S, E] -> [B, S, E]. o_proj is [E, H·D]: every head's output, mixed.
     """
@@ -222,10 +225,15 @@ class SelfAttention(QKVProjection):
         head_dim: int | None = None,
         bias: bool = False,
         implementation: str = "eager",
+        qkv_bias: bool = False,
+        qk_norm_eps: float | None = None,
     ):
-        super().__init__(hidden_size, num_heads, num_key_value_heads, head_dim, bias)
+        super().__init__(hidden_size, num_heads, num_key_value_heads, head_dim, bias or qkv_bias)
         self.attention = Attention(self.head_dim, implementation)
         self.o_proj = Linear(num_heads * self.head_dim, hidden_size, bias=bias)
+        if qk_norm_eps is not None:
+            self.q_norm, self.k_norm = RMSNorm(self.head_dim, qk_norm_eps), RMSNorm(self.head_dim, qk_norm_eps)
+        self.qk_norm = qk_norm_eps is not None
 
     def forward(
         self,
@@ -246,6 +254,8 @@ class SelfAttention(QKVProjection):
             tap: where the activations are shown (``capture``).
         """
         q, k, v = super().forward(x)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = tap("q", q), tap("k", k), tap("v", v)
         q = tap("q_rotated", rope.rotate(q, *cos_sin))
         k = tap("k_rotated", rope.rotate(k, *cos_sin))
@@ -261,8 +271,13 @@ def token_positions(attention_mask: Bool[Tensor, "B S"], start: Int[Tensor, "B"]
 
 
 def visible_positions(
-    query_positions: Int[Tensor, "B S"], key_positions: Int[Tensor, "B T"]
+    query_positions: Int[Tensor, "B S"], key_positions: Int[Tensor, "B T"], window: int | None = None
 ) -> Bool[Tensor, "B 1 S T"]:
-    """Which keys each query sees: those written (position ≥ 0) whose position is not after the query's own."""
-    keys = key_positions[:, None, None, :]
-    return (keys >= 0) & (keys <= query_positions[:, None, :, None])
+    """Which keys each query sees: those written (position ≥ 0) whose position is not after the query's own.
+
+    With a sliding window, only the last ``window`` of these positions, the query's own included.
+    Source: Jiang et al. 2023 (arXiv 2310.06825), section 2.
+    """
+    keys, queries = key_positions[:, None, None, :], query_positions[:, None, :, None]
+    visible = (keys >= 0) & (keys <= queries)
+    return visible if window is None else visible & (keys > queries - window)

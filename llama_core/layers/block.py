@@ -33,6 +33,8 @@ class Block(nn.Module):
             config.head_dim,
             config.attention_bias,
             implementation,
+            config.qkv_bias,
+            config.rms_norm_eps if config.qk_norm else None,
         )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = FeedForward(config.hidden_size, config.intermediate_size, config.mlp_bias)

@@ -35,9 +35,10 @@ MAX_BYTES = 2_000_000
 def read_config(folder: str | PathLike[str]) -> LlamaConfig:
     """The hyper-parameters that a Hugging Face folder states.
 
-    ``config.json`` may be spelt as transformers 4 or 5 write it. Where a key is absent, the default of transformers'
-    Llama holds, if it has one that is right for every Llama: ``max_position_embeddings`` 2048, ``rope_theta`` 10000,
-    no biases, untied head, begin token 1, end token 2. Sizes and ``rms_norm_eps`` must be given. End, begin and padding
+    ``config.json`` may be spelt as transformers 4 or 5 write it, and be a Llama's, a Mistral's, a Qwen2's or a Qwen3's.
+    Where a key is absent, the default of transformers holds, if it has one that is right for every such model: for a
+    Llama ``max_position_embeddings`` 2048, ``rope_theta`` 10000, no biases, untied head, begin token 1, end token 2.
+    Sizes and ``rms_norm_eps`` must be given. End, begin and padding
     ids in ``generation_config.json`` take precedence, as in transformers.
 
     Args:
@@ -50,28 +51,35 @@ def read_config(folder: str | PathLike[str]) -> LlamaConfig:
     folder = model_folder(folder)
     config = Values(_read_object(folder, CONFIG, required=True), folder / CONFIG)
     generation = Values(_read_object(folder, GENERATION_CONFIG, required=False), folder / GENERATION_CONFIG)
-    _check_kind(config)
-    _check_keys(config)
+    kind = _kind(config)
+    _check_keys(config, kind)
+    default: dict[str, Any] = dict(max_position_embeddings=2048, head_dim=None, bos_token_id=1, eos_token_id=(2,))
+    default |= kind.defaults
     rope_theta, rope_scaling = read_rope(config)
     fields: dict[str, Any] = {
         key: config.count(key)
         for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     }
-    bos = config.token_id("bos_token_id") if "bos_token_id" in config.values else 1
+    for key in kind.required:
+        config.count(key)
+    bos = config.token_id("bos_token_id") if "bos_token_id" in config.values else default["bos_token_id"]
     fields |= dict(
         num_key_value_heads=config.count("num_key_value_heads", None),
-        head_dim=config.count("head_dim", None),
-        max_position_embeddings=config.count("max_position_embeddings", 2048),
+        head_dim=config.count("head_dim", default["head_dim"]),
+        max_position_embeddings=config.count("max_position_embeddings", default["max_position_embeddings"]),
         rms_norm_eps=config.positive("rms_norm_eps"),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
         rope_layout="half",
-        attention_bias=config.flag("attention_bias", False),
-        mlp_bias=config.flag("mlp_bias", False),
+        **{key: config.flag(key, False) for key in kind.biases},
+        **kind.fields,
+        sliding_window=_sliding_window(config, kind),
         tie_word_embeddings=config.flag("tie_word_embeddings", False),
         dtype=_dtype(config),
         bos_token_id=generation.token_id("bos_token_id", bos),
-        eos_token_ids=(generation if "eos_token_id" in generation else config).token_ids("eos_token_id", (2,)),
+        eos_token_ids=(generation if "eos_token_id" in generation else config).token_ids(
+            "eos_token_id", default["eos_token_id"]
+        ),
         pad_token_id=generation.token_id("pad_token_id", config.token_id("pad_token_id")),
     )
     _check_token_ids(fields, config, generation)
@@ -104,9 +112,11 @@ def write_config(config: LlamaConfig, folder: Path) -> None:
         eos_token_id=None if not eos else eos[0] if len(eos) == 1 else list(eos),
         pad_token_id=config.pad_token_id,
     )
-    content = dict(
-        architectures=["LlamaForCausalLM"],
-        model_type="llama",
+    model_type = _model_type(config)
+    kind = keys.KINDS[model_type]
+    content: dict[str, Any] = dict(
+        architectures=[kind.architectures[0]],
+        model_type=model_type,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -119,12 +129,15 @@ def write_config(config: LlamaConfig, folder: Path) -> None:
         rms_norm_eps=config.rms_norm_eps,
         rope_theta=config.rope_theta,
         rope_scaling=write_rope(config),
-        attention_bias=config.attention_bias,
-        mlp_bias=config.mlp_bias,
+        **{key: getattr(config, key) for key in kind.biases},
         tie_word_embeddings=config.tie_word_embeddings,
         torch_dtype=config.dtype,
         **ids,
     )
+    if model_type == "mistral":
+        content["sliding_window"] = config.sliding_window
+    elif kind.harmless:
+        content["use_sliding_window"] = False
     for name, values in ((CONFIG, content), (GENERATION_CONFIG, ids)):
         (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -143,26 +156,68 @@ def _read_object(folder: Path, name: str, required: bool) -> dict[str, Any]:
     return parse_object(read_small_file(folder, name, MAX_BYTES, ConfigError), folder / name, ConfigError)
 
 
-def _check_kind(config: Values) -> None:
-    """Refuse what is no Llama: the model_type and, where it is given, the architecture."""
-    hint = "only Llama models are computed here"
+def _kind(config: Values) -> keys.Kind:
+    """What kind of model it is, by the model_type and, where it is given, the architecture; refuse all others."""
+    hint = f"only {', '.join(keys.KINDS)} models are computed here"
     architectures = config.values.get("architectures")
+    model_type = None
+    if "model_type" in config or not architectures:
+        model_type = config.choice("model_type", tuple(keys.KINDS), hint=hint)
     if architectures is not None:
         named = isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
-        if not named or any(name not in keys.ARCHITECTURES for name in architectures):
+        fits = {
+            name: kind
+            for name, kind in keys.KINDS.items()
+            if named and model_type in (None, name) and set(architectures) <= set(kind.architectures)
+        }
+        if not fits:
             found = json.dumps(architectures)[:200]
-            raise config.error(
-                "architectures", f"architectures is {found}", f'["{keys.ARCHITECTURES[0]}"]', hint, actual=found
-            )
-    if "model_type" in config or not architectures:
-        config.choice("model_type", keys.MODEL_TYPES, hint=hint)
+            expected = f'["{keys.KINDS[model_type or "llama"].architectures[0]}"]'
+            raise config.error("architectures", f"architectures is {found}", expected, hint, actual=found)
+        model_type = model_type or next(iter(fits))
     config.choice("hidden_act", keys.ACTIVATION_NAMES, "silu")
+    return keys.KINDS[str(model_type)]
 
 
-def _check_keys(config: Values) -> None:
+def _sliding_window(config: Values, kind: keys.Kind) -> int | None:
+    """The window where the kind has one; an absent key stands for transformers' default, null for none."""
+    if "sliding_window" not in kind.defaults:
+        return None
+    if "sliding_window" in config.values and config.values["sliding_window"] is None:
+        return None
+    return config.count("sliding_window", kind.defaults["sliding_window"])
+
+
+def _model_type(config: LlamaConfig) -> str:
+    """The kind whose file can say what this configuration computes.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    extra = {key: getattr(config, key) for key in ("qkv_bias", "qk_norm", "sliding_window") if getattr(config, key)}
+    biases = {key for key in ("attention_bias", "mlp_bias") if getattr(config, key)}
+    for name, kind in keys.KINDS.items():
+        says = dict(kind.fields) | ({"sliding_window": config.sliding_window} if name == "mistral" else {})
+        if says == extra and biases <= set(kind.biases):
+            return name
+    raise ConfigError(
+        f"no model_type stands for {', '.join(sorted({*extra, *biases}))} together",
+        key=", ".join(extra),
+        expected="the steps of one of: " + ", ".join(keys.KINDS),
+        actual=", ".join(sorted({*extra, *biases})),
+    )
+
+
+def _check_keys(config: Values, kind: keys.Kind) -> None:
     """Refuse or report every key that is neither read nor known to be harmless."""
     for key, value in config.values.items():
-        if key in keys.READ or key in keys.HARMLESS:
+        if key in ("attention_bias", "mlp_bias") and key not in kind.biases:
+            _check_switched_off(config, key, value, (None, False))
+        if key == "layer_types" and "sliding_window" in kind.defaults:
+            _check_switched_off(config, key, value, (None,))  # there every layer has the window, or none
+        if key in keys.READ or key in keys.HARMLESS or key in kind.harmless:
+            continue
+        if key == "sliding_window" and key in kind.defaults:
             continue
         if key in keys.REFUSED_UNLESS:
             _check_switched_off(config, key, value, keys.REFUSED_UNLESS[key])

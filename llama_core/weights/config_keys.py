@@ -1,16 +1,53 @@
 """What the keys of a Hugging Face ``config.json`` mean to us: read, harmless, or refused unless they change nothing.
 
-Source of names and defaults: transformers 5.23, ``models/llama/configuration_llama.py``, ``configuration_utils.py``
-and ``modeling_rope_utils.py``; older spellings as transformers 4 wrote them.
+Source of names and defaults: transformers 5.23, ``configuration_*.py`` of ``models/llama mistral qwen2 qwen3``,
+``configuration_utils.py`` and ``modeling_rope_utils.py``; older spellings as transformers 4 wrote them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-#: Kinds of model that the dataflow of this package computes.
-MODEL_TYPES = ("llama",)
-ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")  # the second: files of early 2023
+
+@dataclass(frozen=True)
+class Kind:
+    """A ``model_type``: a Llama, or a neighbour that differs from it by a step or two.
+
+    Attributes:
+        architectures: the class names that go with it.
+        fields: fields of ``LlamaConfig`` that the kind alone decides.
+        biases: the switches for biases that it reads; in other kinds they must be off.
+        required: keys whose default differs from Llama's, so that files must state them.
+        defaults: what transformers takes where these are absent.
+        harmless: keys that change nothing in this kind (see ``REFUSED_UNLESS`` for the others).
+    """
+
+    architectures: tuple[str, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
+    required: tuple[str, ...] = ("num_key_value_heads",)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    harmless: frozenset[str] = frozenset()
+
+
+_QWEN = dict(max_position_embeddings=32768, bos_token_id=None, eos_token_id=())
+_UNUSED_WINDOW = frozenset({"sliding_window", "max_window_layers"})  # use_sliding_window, which they need, is refused
+
+#: model_type -> what it computes beside a Llama. The second architecture of llama: files of early 2023.
+KINDS = {
+    "llama": Kind(("LlamaForCausalLM", "LLaMAForCausalLM"), {}, ("attention_bias", "mlp_bias"), ()),
+    "mistral": Kind(("MistralForCausalLM",), defaults=dict(max_position_embeddings=131072, sliding_window=4096)),
+    "qwen2": Kind(("Qwen2ForCausalLM",), dict(qkv_bias=True), defaults=_QWEN, harmless=_UNUSED_WINDOW),
+    "qwen3": Kind(
+        ("Qwen3ForCausalLM",),
+        dict(qk_norm=True),
+        ("attention_bias",),
+        defaults=_QWEN | dict(head_dim=128),
+        harmless=_UNUSED_WINDOW,
+    ),
+}
 ACTIVATION_NAMES = ("silu", "swish")  # two names of one function
 
 #: Keys that become fields of LlamaConfig.

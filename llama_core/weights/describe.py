@@ -201,7 +201,11 @@ def _facts(d: Description) -> list[tuple[str, str]]:
 
 def _architecture(c: LlamaConfig) -> list[tuple[str, str]]:
     shared = c.num_attention_heads // c.num_key_value_heads
-    biases = [name for name, there in (("attention", c.attention_bias), ("feed-forward", c.mlp_bias)) if there]
+    kinds = (("q, k and v", c.qkv_bias and not c.attention_bias), ("attention", c.attention_bias))
+    biases = [name for name, there in (*kinds, ("feed-forward", c.mlp_bias)) if there]
+    extra = [("q and k", "each head normalised before it is rotated")] if c.qk_norm else []
+    if c.sliding_window is not None:
+        extra += [("sliding window", f"{c.sliding_window:,} tokens")]
     heads = "one for each query head" if shared == 1 else f"each for {shared} query heads"
     return [
         ("layers", f"{c.num_hidden_layers}"),
@@ -213,6 +217,7 @@ def _architecture(c: LlamaConfig) -> list[tuple[str, str]]:
         ("biases", " and ".join(biases) or "none"),
         ("norm epsilon", f"{c.rms_norm_eps:g}"),
         ("context", f"{c.max_position_embeddings:,} tokens"),
+        *extra,
     ]
 
 

@@ -29,10 +29,13 @@ def expected_tensors(config: LlamaConfig, form: str = "huggingface") -> Iterator
         "F": config.intermediate_size,
         "HD": config.num_attention_heads * config.head_dim,
         "KD": config.num_key_value_heads * config.head_dim,
+        "D": config.head_dim,
     }
     exists = {
         "": True,
         "attention_bias": config.attention_bias,
+        "qkv_bias": config.attention_bias or config.qkv_bias,
+        "qk_norm": config.qk_norm,
         "mlp_bias": config.mlp_bias,
         "untied": not config.tie_word_embeddings,
     }
@@ -163,7 +166,7 @@ def _hint(config, found, missing, unexpected, misshaped, not_float, expected) ->
     if unexpected and len(biases) == len(unexpected):
         where = "attention_bias" if ".self_attn." in biases[0] else "mlp_bias"
         return f"if the model has these biases, set {where} to true in config.json"
-    if missing and all(name.endswith(".bias") for name in missing):
+    if missing and all(name.endswith(".bias") for name in missing) and not config.qkv_bias:
         where = "attention_bias" if ".self_attn." in missing[0] else "mlp_bias"
         return f"if the model has no biases, set {where} to false in config.json"
     if missing == [TIED_HEAD] and not unexpected:

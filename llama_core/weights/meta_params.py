@@ -192,9 +192,11 @@ def _check_expressible(config: LlamaConfig) -> None:
             hint="keep the Hugging Face form of this model",
         )
 
-    for key in ("attention_bias", "mlp_bias"):
+    for key in ("attention_bias", "mlp_bias", "qkv_bias", "qk_norm"):
         if getattr(config, key):
             raise refuse(key, "false", "true")
+    if config.sliding_window is not None:
+        raise refuse("sliding_window", "none", config.sliding_window)
     if config.head_dim * config.num_attention_heads != config.hidden_size:
         raise refuse("head_dim", f"{config.hidden_size} / {config.num_attention_heads}", config.head_dim)
     scaling = _plain(config.rope_scaling)

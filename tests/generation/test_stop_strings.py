@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_models import no_shape_checks
 
@@ -31,6 +31,8 @@ def whole(text: str, strings: list[str]) -> tuple[str, str | None]:
     strings=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4),
     cuts=st.lists(st.integers(0, 30), max_size=10),
 )
+@example(text="abc", strings=["abc", "b"], cuts=[])  # "b" is complete first
+@example(text="cabc", strings=["bc", "abc"], cuts=[])  # both are complete at once
 def test_any_pieces_give_what_the_definition_gives(text, strings, cuts):
     stop = StopStrings(strings)
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]

@@ -65,7 +65,7 @@ BAD_VALUES = [
     ({"eos_token_id": [2, "3"]}, "eos_token_id", 'the string "3"'),
     ({"eos_token_id": True}, "eos_token_id", "true"),
     ({"pad_token_id": 1.5}, "pad_token_id", "1.5"),
-    ({"model_type": "mistral"}, "model_type", "mistral"),
+    ({"model_type": "gemma"}, "model_type", "gemma"),
     ({"model_type": ..., "architectures": ...}, "model_type", "missing"),
     ({"architectures": ["MistralForCausalLM"]}, "architectures", "MistralForCausalLM"),
     ({"architectures": "LlamaForCausalLM"}, "architectures", "LlamaForCausalLM"),
