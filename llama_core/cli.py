@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("llama_core.commands.check", "hold every checkpoint to the reference, or somebody else's code"),
     "trace": ("llama_core.commands.trace", "write the named activations of a run, to hold other engines to"),
     "compare": ("llama_core.commands.compare", "where another engine first differs from a trace, and why"),
+    "mystery": ("llama_core.commands.mystery", "a small engine with a hidden mistake, to be found"),
     "explain": ("llama_core.commands.explain", "a known mistake: how it looks, why it happens, how to mend it"),
 }
 

@@ -13,14 +13,17 @@ from llama_core.errors import TraceError
 EXAMPLES = """\
   llama-core trace --model stories --prompt "One day" --steps 4 --out golden/
   llama-core trace --model DIR --ids 1,306,4658 --rows 0,last --names "layers.*.output" --out golden/
-  llama-core trace --model DIR --ids-from golden/ --dtype bfloat16 --out mine/
+  llama-core trace --golden tiny --out golden/
+  llama-core trace --engine transformers --model DIR --ids-from golden/ --out hf/
   llama-core trace --validate golden/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validate", metavar="FOLDER", help="check a trace: every hash, shape and statistic")
+    parser.add_argument("--golden", choices=("tiny",), help="a small reference: its trace, and its model inside")
     parser.add_argument("--model", metavar="DIR", help="a model folder, or stories")
+    parser.add_argument("--engine", choices=("llama_core", "transformers"), default="llama_core", help="what runs it")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--prompt", metavar="TEXT", help="a text, through the model's tokenizer")
     given.add_argument("--ids", metavar="N,N,…", help="token ids instead")
@@ -54,8 +57,12 @@ def run(args: argparse.Namespace) -> int:
         return _tell(validate(args.validate), "valid", args.json)
     if not args.out:
         raise TraceError("there is no folder to write to", key="--out", expected="--out FOLDER")
+    if args.golden:
+        from llama_core.traces.tiny import write_tiny
+
+        return _tell(write_tiny(args.out), "written", args.json)
     if not args.model:
-        raise TraceError("there is no model to run", key="--model", expected="--model DIR")
+        raise TraceError("there is no model to run", key="--model", expected="--model DIR, or --golden tiny")
     return _tell(_record(args), "written", args.json)
 
 
@@ -80,6 +87,10 @@ def _record(args: argparse.Namespace):
         "storage_dtype": args.store,
         "statistics_only": args.statistics_only,
     }
+    if args.engine == "transformers":
+        from llama_core.traces.bridges.transformers import record_transformers
+
+        return record_transformers(args.model, args.out, dtype=args.dtype, attention=args.attention, **options)
     from llama_core.model import Llama
 
     model = Llama.from_pretrained(args.model, dtype=args.dtype or "float32", device=args.device)

@@ -103,7 +103,7 @@ def record(
     """
     plan = plan or plan_prompt(input_ids, attention_mask, steps, chunk)
     wanted = wanted_names(names, model.config.num_hidden_layers)
-    manifest = _manifest(model, storage_dtype)
+    manifest = manifest_of(model, storage_dtype)
     selected = parse_rows(rows, plan.calls[0].positions.shape[1])
     with TraceWriter(folder, manifest, statistics_only) as writer:
         run_plan(model, plan, writer, wanted, selected)
@@ -128,7 +128,8 @@ def wanted_names(names: str | Sequence[str], layers: int) -> list[str]:
     return match_activations(patterns, layers)
 
 
-def _manifest(model: Llama, storage_dtype: str | None) -> Manifest:
+def manifest_of(model: Llama, storage_dtype: str | None = None, compute_dtype: str | None = None) -> Manifest:
+    """What a trace of a model says of itself, calls and tensors apart."""
     config = dataclasses.asdict(model.config.replace(dtype=dtype_name(model.dtype)))
     own = dtype_name(model.dtype)
     parameters = ((n, p) for n, p in model.named_parameters())  # a tied head is listed once
@@ -136,8 +137,8 @@ def _manifest(model: Llama, storage_dtype: str | None) -> Manifest:
         {"name": "llama-core", "version": __version__, "device": model.device.type},
         config,
         fingerprint(parameters),
-        own,
-        storage_dtype or own,
+        compute_dtype or own,
+        storage_dtype or compute_dtype or own,
         model.config.rope_layout,
         [],
     )
@@ -151,14 +152,14 @@ def run_plan(model: Llama, plan: Plan, writer, wanted: Sequence[str], rows: tupl
     logits: Tensor | None = None
     for number in range(len(calls) + plan.steps):
         if logits is not None and number >= len(calls):
-            calls.append(_next_call(calls, logits))
+            calls.append(next_call(calls, logits))
         call = calls[number]
         cache = _cache_for(model, call, plan, caches)
         writer.begin_call(call)
         logits = _run_call(model, call, cache, writer, wanted, rows if number == 0 else None)
 
 
-def _next_call(calls: list[Call], logits: Tensor) -> Call:
+def next_call(calls: list[Call], logits: Tensor) -> Call:
     """A greedy step: the most likely token behind each row's last real one."""
     before = calls[-1]
     last = before.positions.argmax(1)
@@ -186,19 +187,22 @@ def _cache_for(model: Llama, call: Call, plan: Plan, caches) -> KVCache:
     return cache
 
 
+def selected_rows(name: str, value: Tensor, rows: tuple[int, ...] | None) -> tuple[Tensor, tuple[int, ...] | None]:
+    """An activation cut to some query positions, and which they are; whole, and None, where it has no such axis."""
+    axes = activation_axes(name).split()
+    if rows is None or "S" not in axes:
+        return value, None
+    return value.index_select(axes.index("S"), torch.tensor(rows, device=value.device)), rows
+
+
 def _run_call(model: Llama, call: Call, cache: KVCache, writer, wanted: Sequence[str], rows) -> Tensor:
     def sink(name: str):
-        axes = activation_axes(name).split()
-        chosen = rows if "S" in axes else None
-        axis = axes.index("S") if chosen is not None else 0
-
         def keep(value: Tensor) -> Tensor:
             if name == "position_ids":
                 shown = value.masked_fill(torch.from_numpy(call.positions < 0).to(value.device), -1)
             else:
                 shown = value
-            if chosen is not None:
-                shown = shown.index_select(axis, torch.tensor(chosen, device=value.device))
+            shown, chosen = selected_rows(name, shown, rows)
             writer.add(name, shown, chosen)
             return value
 
