@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from llama_core.errors import TokenizerError
-from llama_core.vocabulary import SentencePieceVocabulary
+from llama_core.vocabulary import SentencePieceVocabulary, Vocabulary
 
-FILE = "tokenizer.model"
+FILE, JSON_FILE, JSON_SETTINGS = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 MAX_FILE_BYTES = 64 * 2**20  # the largest published sentencepiece vocabularies have a few megabytes
 
-#: Models pad their embeddings by a few rows, to sizes that suit the hardware; more than this is another vocabulary.
-MAX_PADDING = 256
+#: Models pad their embeddings by a few rows, to sizes that suit the hardware (Qwen2 7B by 399); more than this is
+#: another vocabulary.
+MAX_PADDING = 512
 
 # One replacement character for each byte that belongs to no character, as sentencepiece has it. (Python's own "replace"
 # gives one for several bytes.)
@@ -52,7 +53,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        vocabulary: SentencePieceVocabulary,
+        vocabulary: Vocabulary,
         *,
         eos_ids: Iterable[int] = (),
         model_vocab_size: int | None = None,
@@ -69,8 +70,9 @@ class Tokenizer:
         """The tokenizer of a model folder, or of the embedded model, ``"stories"``.
 
         Args:
-            folder: it holds ``tokenizer.model``. Where ``config.json`` is there too, the vocabulary must fit it, and
-                the ids that end a text are the configuration's.
+            folder: it holds ``tokenizer.model`` (sentencepiece's, or tiktoken's format: told by its content) or
+                ``tokenizer.json``. Where ``config.json`` is there too, the vocabulary must fit it, and the ids that end
+                a text are the configuration's.
 
         Raises:
             TokenizerError: the vocabulary is absent, damaged, or another model's.
@@ -79,12 +81,14 @@ class Tokenizer:
         from llama_core.weights import model_folder, read_config
 
         folder = model_folder(folder)
-        file, content = folder / FILE, _read(folder)
+        file, content = _read(folder)
         if not (folder / "config.json").exists():
-            return cls(SentencePieceVocabulary(content, file=file))
+            return cls(_vocabulary(folder, file, content, None, frozenset()))
         config = read_config(folder)
-        special = {config.bos_token_id, config.pad_token_id, *config.eos_token_ids} - {None}
-        vocabulary = SentencePieceVocabulary(content, file=file, special_ids=special)
+        special = frozenset(
+            i for i in (config.bos_token_id, config.pad_token_id, *config.eos_token_ids) if i is not None
+        )
+        vocabulary = _vocabulary(folder, file, content, config.bos_token_id, special)
         padding = config.vocab_size - vocabulary.size
         if not 0 <= padding <= min(MAX_PADDING, vocabulary.size):
             raise TokenizerError(
@@ -93,7 +97,7 @@ class Tokenizer:
                 key="vocab_size",
                 expected=f"{config.vocab_size} pieces, as in {folder / 'config.json'} (or up to {MAX_PADDING} fewer)",
                 actual=f"{vocabulary.size} pieces",
-                hint="take tokenizer.model and config.json from the same model",
+                hint=f"take {file.name} and config.json from the same model",
             )
         return cls(vocabulary, eos_ids=config.eos_token_ids, model_vocab_size=config.vocab_size)
 
@@ -218,16 +222,53 @@ def _there(token: int | None, what: str) -> int:
     return token
 
 
-def _read(folder: Path) -> bytes:
+def _vocabulary(folder: Path, file: Path, content: bytes, begin: int | None, special: frozenset[int]) -> Vocabulary:
+    """The vocabulary in a file, by the file's content; ``begin`` and ``special`` are the configuration's."""
+    if file.name == JSON_FILE:
+        from llama_core.tokenizers_vocabulary import TokenizersVocabulary
+
+        names = _named_tokens(folder)
+        return TokenizersVocabulary(content, file=file, special_ids=special, **{"begin": begin} | names)
+    from llama_core.tiktoken_vocabulary import TiktokenVocabulary, is_tiktoken
+
+    if is_tiktoken(content):
+        return TiktokenVocabulary(content, file=file)
+    return SentencePieceVocabulary(content, file=file, special_ids=special)
+
+
+def _named_tokens(folder: Path) -> dict[str, Any]:
+    """The begin and end tokens that ``tokenizer_config.json`` names, if there is one."""
+    from llama_core.weights.folder import read_small_file
+    from llama_core.weights.strict_json import parse_object
+
+    if not (folder / JSON_SETTINGS).exists():
+        return {}
+    content = read_small_file(folder, JSON_SETTINGS, MAX_FILE_BYTES, TokenizerError)
+    settings = parse_object(content, folder / JSON_SETTINGS, TokenizerError)
+    found = {}
+    for key, name in (("begin", "bos_token"), ("end", "eos_token")):
+        value = settings.get(name)
+        value = value.get("content") if isinstance(value, dict) else value
+        if value is not None and not isinstance(value, str):
+            raise TokenizerError(
+                f"{name} is no text", file=folder / JSON_SETTINGS, key=name, expected="a token", actual=repr(value)[:80]
+            )
+        found[key] = value
+    return found
+
+
+def _read(folder: Path) -> tuple[Path, bytes]:
     from llama_core.weights.folder import read_small_file
 
     others = sorted(path.name for path in folder.glob("tokenizer.*"))
+    if FILE not in others and JSON_FILE in others:
+        return folder / JSON_FILE, read_small_file(folder, JSON_FILE, MAX_FILE_BYTES, TokenizerError)
     if FILE not in others:
         raise TokenizerError(
             f"there is no {FILE} in the folder",
             file=folder / FILE,
-            expected="a sentencepiece model",
+            expected=f"{FILE} or {JSON_FILE}",
             actual=", ".join(others) or "nothing of that name",
-            hint="only sentencepiece vocabularies are read" if others else f"fetch {FILE} into the folder",
+            hint=f"fetch {FILE} or {JSON_FILE} into the folder",
         )
-    return read_small_file(folder, FILE, MAX_FILE_BYTES, TokenizerError)
+    return folder / FILE, read_small_file(folder, FILE, MAX_FILE_BYTES, TokenizerError)

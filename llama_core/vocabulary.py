@@ -1,13 +1,9 @@
-"""A sentencepiece vocabulary: text to ids, and each id to the bytes it stands for.
-
-`Tokenizer` asks a vocabulary for ``size``, ``bos_id``, ``eos_id``, ``encode``, ``surfaces`` and ``label``, and for
-``at_start`` and ``merges_spaces``, the rule about the first space. Whatever offers these can stand in its place.
-"""
+"""What `Tokenizer` asks of a vocabulary, and the one that sentencepiece reads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
@@ -15,6 +11,36 @@ from llama_core.errors import TokenizerError
 from llama_core.sentencepiece_model import parse_sentencepiece_model, with_control_pieces
 
 SPACE = "\u2581"  # the character that stands for a space inside pieces
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """Text to ids, and each id to the bytes it stands for.
+
+    Attributes:
+        size: the number of ids. bos_id, eos_id: begin and end a text, or None.
+        surfaces: by id, the UTF-8 bytes that it stands for, part of a character perhaps; None for one that stands for
+            no text.
+        merges_spaces: spaces at the start of a text count as none.
+    """
+
+    size: int
+    bos_id: int | None
+    eos_id: int | None
+    surfaces: list[bytes | None]
+    merges_spaces: bool
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text``, which is valid Unicode; never a special token."""
+        ...
+
+    def at_start(self, token: int) -> bytes | None:
+        """What an id stands for where no text came before."""
+        ...
+
+    def label(self, token: int) -> str:
+        """A label for one id."""
+        ...
 
 
 class SentencePieceVocabulary:

@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_refused_or_gives_a_working_vocabulary(position):
         assert "cat" in changed.decode(changed.encode("the cat"))
 
 
-@pytest.mark.parametrize("vocab_size", [339, 32, 597, 32000])
+@pytest.mark.parametrize("vocab_size", [339, 32, 681, 32000])
 def test_a_vocabulary_of_another_size_than_the_model_is_refused(tmp_path, vocab_size):
     with pytest.raises(TokenizerError) as error:
         Tokenizer.from_pretrained(folder_with(tmp_path, train(), vocab_size=vocab_size))
@@ -153,10 +153,10 @@ def test_a_user_defined_piece_that_ends_texts_cannot_be_typed(tmp_path):
 
 
 def test_a_folder_without_a_vocabulary_says_what_it_has_instead(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer.bin").write_text("{}")
     with pytest.raises(TokenizerError, match="no tokenizer.model") as error:
         Tokenizer.from_pretrained(tmp_path)
-    assert error.value.actual == "tokenizer.json"
+    assert error.value.actual == "tokenizer.bin"
 
 
 def test_a_pipe_in_the_place_of_the_vocabulary_is_refused_and_not_waited_for(tmp_path):
