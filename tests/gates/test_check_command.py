@@ -1,11 +1,14 @@
 """``llama-core check`` and ``llama-core explain``: what they print and the status they end with."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from llama_core.checkpoints import CHECKPOINTS
 from llama_core.checkpoints.mistakes import CATALOGUE
+from llama_core.checkpoints.noise import DTYPES
 from llama_core.checkpoints.result import WIDTH
 from llama_core.cli import main
 
@@ -15,6 +18,9 @@ import numpy as np
 def right(inputs, weights, config):
     x = inputs["layer_input"].astype(np.float64)
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.rms_norm_eps) * weights["input_layernorm.weight"]
+
+def without_weight(inputs, weights, config):
+    return right(inputs, weights, config) / weights["input_layernorm.weight"]
 
 def other_eps(inputs, weights, config):
     x = inputs["layer_input"].astype(np.float64)
@@ -124,7 +130,22 @@ def test_prove_counts_what_is_caught(llama_core):
     assert status == 0 and f"checkpoint 5: {caught} of {caught} caught" in out
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_embedded_model_passes_on_its_own_weights(dtype):
+    # In a process of its own, without the checks of types that the tests add: they cost minutes here.
+    command = [sys.executable, "-m", "llama_core", "check", "--model", "stories", "--dtype", dtype]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("PASS  12 of 12 checkpoints\n")
+
+
+def test_a_wrong_implementation_fails_on_the_embedded_models_weights(llama_core, norm):
+    assert llama_core("check", "1", "--model", "stories", "--implementation", f"{norm}:right")[0] == 0
+    assert llama_core("check", "1", "--model", "stories", "--implementation", f"{norm}:without_weight")[0] == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_real_model_passes_on_its_own_weights(llama_core, real_models, dtype):
     status, out, _ = llama_core("check", "--model", str(real_models / "stories260K"), "--dtype", dtype)
     assert status == 0, out
