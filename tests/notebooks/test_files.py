@@ -5,6 +5,7 @@ import re
 import pytest
 from notebook_files import NOTEBOOKS, ROOT, read, tags
 
+from llama_core.checkpoints.mistakes import CATALOGUE
 from llama_core.checkpoints.specification import CHECKPOINTS
 
 #: Taught in a notebook, and no checkpoint.
@@ -40,10 +41,17 @@ def without_markup(text: str) -> str:
 
 
 def test_every_checkpoint_has_its_notebook():
-    if not NOTEBOOKS:
-        pytest.skip("there are no notebooks yet")
     names = {path.stem for path in NOTEBOOKS}
     assert names - BEYOND == {checkpoint.notebook for checkpoint in CHECKPOINTS.values()}
+
+
+def test_the_section_that_teaches_a_mistake_is_there():
+    headings = {
+        path.stem + "#" + re.sub(r"\W+", "-", heading.lower()).strip("-")
+        for path in NOTEBOOKS
+        for heading in re.findall(r"^#+ (.+)$", markdown(path), re.MULTILINE)
+    }
+    assert [mistake.id for mistake in CATALOGUE.values() if mistake.notebook not in headings] == []
 
 
 def test_few_cells_escape_comparison_and_each_says_why():
