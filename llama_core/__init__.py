@@ -13,6 +13,7 @@ _EXPORTS = {
     "preset": "presets",
     "KVCache": "cache",
     "Tokenizer": "tokenizer",
+    "Chat": "chat",
     "generate": "generate",
     "generate_batch": "batch",
     "generate_steps": "generate",

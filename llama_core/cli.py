@@ -18,6 +18,7 @@ from llama_core.errors import LlamaCoreError
 #: Command -> (the module that has it, what it does in a few words).
 COMMANDS = {
     "generate": ("llama_core.commands.generate", "continue a text with a model"),
+    "chat": ("llama_core.commands.chat", "talk with a model that was tuned for it"),
     "inspect": ("llama_core.commands.inspect", "what a model folder holds, and the memory it needs"),
     "convert": ("llama_core.commands.convert", "a model folder from Meta's form to Hugging Face's, or back"),
     "check": ("llama_core.commands.check", "hold every checkpoint to the reference, or somebody else's code"),

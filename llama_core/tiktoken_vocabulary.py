@@ -60,6 +60,7 @@ class TiktokenVocabulary:
         self.surfaces: list[bytes | None] = [*ranks, *([None] * len(special))]
         self.bos_id: int | None = special["<|begin_of_text|>"]
         self.eos_id: int | None = special["<|end_of_text|>"]
+        self.end_ids = tuple(special[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``; what it spells never becomes a special token."""

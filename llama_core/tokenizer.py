@@ -83,7 +83,8 @@ class Tokenizer:
         folder = model_folder(folder)
         file, content = _read(folder)
         if not (folder / "config.json").exists():
-            return cls(_vocabulary(folder, file, content, None, frozenset()))
+            vocabulary = _vocabulary(folder, file, content, None, frozenset())
+            return cls(vocabulary, eos_ids=getattr(vocabulary, "end_ids", ()))
         config = read_config(folder)
         special = frozenset(
             i for i in (config.bos_token_id, config.pad_token_id, *config.eos_token_ids) if i is not None
@@ -156,6 +157,17 @@ class Tokenizer:
         """
         token = self._checked(token)
         return self._vocabulary.label(token) if token < self.vocab_size else f"<{token}>"
+
+    def has_special(self, name: str) -> bool:
+        """Whether the vocabulary has a token of that name that no text becomes, such as ``<|eot_id|>``."""
+        token = getattr(self._vocabulary, "tokens", {}).get(name)
+        return token is not None and self._vocabulary.surfaces[token] is None
+
+    def special_id(self, name: str) -> int:
+        """The id of a special token by its name. Raises TokenizerError where there is none."""
+        if not self.has_special(name):
+            raise TokenizerError(f"this vocabulary has no special token {name}", key=name, expected=name)
+        return self._vocabulary.tokens[name]  # type: ignore[attr-defined]
 
     def _checked(self, token: object) -> int:
         try:
