@@ -174,8 +174,9 @@ def judge(
             off = max((strain(c) for c in rows if c.output and c.required and not c.passed), default=0.0)
             if off > most:
                 errors = {
-                    name: entry_errors(value, reference[name], kept_entries(spec.id, name, inputs))
-                    for name, value in compared.items()
+                    name: entry_errors(compared[name], right, kept_entries(spec.id, name, inputs))
+                    for name, right in reference.items()
+                    if name in compared
                 }
                 wrong_case, most = WrongCase(case.name, source.path, errors), off
     cause = None

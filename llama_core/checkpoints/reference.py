@@ -125,6 +125,7 @@ def pair_members(head_dim: int, layout: str) -> tuple[Array, Array]:
 
 
 def rotated(ctx: Context, x: Array, position_ids: Array) -> Array:
+    """Every pair turned by position · frequency."""
     return rotate(ctx, x, angles(ctx, position_ids))
 
 
@@ -180,10 +181,12 @@ def extend_positions(ctx: Context, position_ids: Array) -> Array:
 
 
 def extend_keys(ctx: Context, k_rotated: Array) -> Array:
+    """The new keys behind those of earlier calls."""
     return _extend(ctx.past.get(ctx.prefix + "cache_k"), k_rotated)
 
 
 def extend_values(ctx: Context, v: Array) -> Array:
+    """The new values behind those of earlier calls."""
     return _extend(ctx.past.get(ctx.prefix + "cache_v"), v)
 
 
@@ -218,6 +221,7 @@ def visible(position_ids: Array, key_positions: Array, window: int | None = None
 
 
 def masked_scores(ctx: Context, scores: Array, position_ids: Array, key_positions: Array) -> Array:
+    """The score where the query may see the key, -inf where not."""
     return np.where(visible(position_ids, key_positions, ctx.config.sliding_window), scores, -np.inf)
 
 
@@ -231,6 +235,7 @@ def softmax(ctx: Context, x: Array, axis: int = -1) -> Array:
 
 
 def attention_weights(ctx: Context, masked_scores: Array) -> Array:
+    """softmax over the keys; zeros for a query that sees none."""
     return softmax(ctx, masked_scores)
 
 
@@ -251,14 +256,17 @@ def silu(ctx: Context, gate: Array) -> Array:
 
 
 def product(ctx: Context, a: Array, b: Array) -> Array:
+    """a ⊙ b."""
     return a * b
 
 
 def add(ctx: Context, a: Array, b: Array) -> Array:
+    """a + b."""
     return a + b
 
 
 def embed(ctx: Context, input_ids: Array, table: Array) -> Array:
+    """The row of the table for each id."""
     return table[input_ids]
 
 

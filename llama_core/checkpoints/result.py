@@ -64,7 +64,7 @@ class WrongCase:
 
     Attributes:
         case, path: as in ``Check``.
-        errors: output -> the error of each of its entries, in root mean squares of the right values.
+        errors: output, in the order of the dataflow -> the error of each of its entries, in root mean squares.
     """
 
     case: str

@@ -78,7 +78,7 @@ def masks_figure(spec: Checkpoint) -> Figure:
             continue
         inputs, _ = case.values()
         masks[case.name] = visible(inputs["position_ids"], inputs["key_positions"])[0, 0]
-    title = "A query sees a key that is written, is no padding and is not after it: strictly upper triangular for S = T"
+    title = "Hidden: padding, and what is after the query; for S = T without padding strictly above the diagonal"
     return _picture(viz.causal_masks(masks, title=title), spec, "masks")
 
 

@@ -191,7 +191,7 @@ def mistakes(measured: Measured, spec: Checkpoint) -> Section:
     rows: list[list[Inline]] = []
     for catch in sorted(proof.catches, key=lambda c: -c.ratio):
         where = f"{catch.case}: `{catch.output}`"
-        ratio = f"{catch.ratio:.2g}" if math.isfinite(catch.ratio) else "must be exact"
+        ratio = f"{catch.ratio:.2g}" if math.isfinite(catch.ratio) else "∞" if catch.tolerance else "must be exact"
         verdict = Mark("caught", True) if catch.caught else Mark("not caught", False)
         numbers = (number(catch.error), number(catch.tolerance), ratio)
         rows.append([f"`{catch.mistake.id}`", catch.mistake.title, where, *numbers, verdict])

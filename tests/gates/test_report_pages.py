@@ -6,11 +6,13 @@ from html import unescape
 
 import pytest
 
+from llama_core.checkpoints import check
 from llama_core.checkpoints.mistakes import mistakes_for
 from llama_core.checkpoints.prove import prove
 from llama_core.checkpoints.specification import checkpoint
 from llama_core.cli import main
 from llama_core.gate_report import facts
+from llama_core.layers import Block
 from llama_core.report import Page
 
 FEED_FORWARD = """
@@ -194,3 +196,19 @@ def test_the_sizes_are_those_of_the_published_models():
     found = {row[0]: dict(zip(header, row, strict=True)) for row in models}
     assert found["llama-2-7b"]["√D"] == "11.313708"  # the seed's 11.3137
     assert (found["llama-2-70b"]["H"], found["llama-2-70b"]["K"]) == ("64", "8")
+
+
+def test_the_errors_of_a_wrong_case_are_in_the_order_of_the_dataflow():
+    spec = checkpoint("6")
+    wrong = check("6", LostBlock, cases=spec.small_cases[:1]).wrong_case
+    assert list(wrong.errors)[:3] == ["attention_norm", "q", "k"] and list(wrong.errors)[-1] == "output"
+    assert wrong.errors["output"].max() > 0.1 > 1e-4 > wrong.errors["ffn_output"].max()
+
+
+class LostBlock(Block):
+    def forward(self, x, rope, cos_sin, mask, cache, tap):
+        return tap("output", 0 * super().forward(x, rope, cos_sin, mask, cache, tap))
+
+
+def test_every_step_of_the_dataflow_says_what_it_computes():
+    assert all(facts.computes(step) for step in facts.MODEL_STEPS)
