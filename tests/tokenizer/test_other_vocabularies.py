@@ -101,7 +101,7 @@ def tiktoken_pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiktoken")
     (folder / "tokenizer.model").write_bytes(tiktoken_file(ranks(byte_level())))
     converted = TikTokenConverter(
-        vocab_file=str(folder / "tokenizer.model"), pattern=PATTERN, extra_special_tokens=list(SPECIAL)
+        vocab_file=str(folder / "tokenizer.model"), extra_special_tokens=list(SPECIAL)
     ).converted()
     return Tokenizer.from_pretrained(folder), PreTrainedTokenizerFast(tokenizer_object=converted)
 
@@ -134,6 +134,10 @@ def test_decoding_inverts_encoding(json_pair, tiktoken_pair, text):
         # Where a space is written as this character, both read as a space.
         wanted = text.replace("▁", " ") if ours.token(ours.bos_id) == "<s>" else text
         assert ours.decode(ours.encode(text)) == wanted
+
+
+def test_digits_are_split_in_threes_as_transformers_splits_them(tiktoken_pair):
+    check(tiktoken_pair, "1234567 " + " ".join(str(n) for n in range(100, 2100, 7)))
 
 
 def test_special_tokens_are_known_by_their_place_and_never_come_from_text(tiktoken_pair):
