@@ -181,7 +181,9 @@ def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floor
     floor = floors.get(right.name) if floors else None
     if floor is None and deviation:
         return
-    largest = 0.0 if not deviation else float(worth(np.array(deviation), tolerances(floor).max()))
+    largest = (
+        0.0 if not deviation else float(worth(np.array([deviation]), tolerances(floor).max(keepdims=True))[0].max())
+    )
     judged.cumulative = max(judged.cumulative or 0.0, largest)
     if largest > 1 and judged.beyond_call is None:
         judged.beyond_call = call
