@@ -2,9 +2,9 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, count
 
 import sentencepiece
 import torch
@@ -16,7 +16,7 @@ UNKNOWN, BEGIN, END = 0, 1, 2
 FIRST_BYTE, FIRST_ORDINARY = 3, 259
 VOCABULARY = 1024
 CONTEXT = 512
-#: Positions whose next token is not learnt: padding, and the first copy of a random sequence, which nothing foretells.
+#: Target where the next token is not learnt: padding, and random tokens that nothing foretells.
 IGNORED = -100
 
 
@@ -50,10 +50,10 @@ def train_tokenizer(rng: random.Random, stories: int = 4000) -> bytes:
 
 @dataclass(frozen=True)
 class Document:
-    """Token ids from the begin token on, and the first position whose token is learnt."""
+    """Token ids from the begin token on, and the positions whose tokens are not learnt."""
 
     ids: list[int]
-    learnt_from: int = 1
+    ignored: frozenset[int] = frozenset()
 
 
 def story_document(rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor) -> Document:
@@ -63,57 +63,80 @@ def story_document(rng: random.Random, tokenizer: sentencepiece.SentencePiecePro
     return Document(ids)
 
 
-def repeated_document(rng: random.Random, longest: int = 255) -> Document:
-    """The begin token and a random sequence over and over: 4 to ``longest`` tokens, short ones more often.
+def _random_tokens(rng: random.Random) -> Callable[[int], list[int]]:
+    """What draws random tokens for one document: ordinary ones, or, at times, bytes too."""
+    first = FIRST_ORDINARY if rng.random() < 0.7 else FIRST_BYTE
+    return lambda length: [rng.randrange(first, VOCABULARY) for _ in range(length)]
 
-    Half of the sequences are of ordinary tokens, the others of bytes too. Only looking back at an earlier copy can tell
-    how the others go on, whatever the tokens are: this is what teaches induction heads that serve for any text.
+
+def repeated_document(rng: random.Random, shortest: int = 8, longest: int = 100) -> Document:
+    """The begin token and a random sequence twice.
+
+    Only looking back at the first copy can tell how the second goes on, whatever the tokens are: this is what teaches
+    induction heads that serve for any text. Nothing tells when the second copy begins, so its first token is not
+    learnt. Shorter sequences are as common, token for token, as longer ones.
     """
-    length = int(4 * ((longest + 1) / 4) ** rng.random())
-    most = max(2, min(16, 160 // length))
-    copies = 2 + int((most - 1) * rng.random())
-    first = FIRST_ORDINARY if rng.random() < 0.5 else FIRST_BYTE
-    sequence = [first + int((VOCABULARY - first) * rng.random()) for _ in range(length)]
-    return Document([BEGIN, *sequence * copies], learnt_from=1 + length)
+    sequence = _random_tokens(rng)(round(shortest * (longest / shortest) ** rng.random()))
+    return Document([BEGIN, *sequence, *sequence], frozenset(range(1, len(sequence) + 2)))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training: how many documents, the share that are repeated sequences, and the longest of these."""
+def shuffled_document(rng: random.Random, length: int = 48) -> Document:
+    """The begin token and a few random sequences of two to four tokens, over and over in random order.
 
-    documents: int
-    repeated: float
-    longest: int
+    How far back a sequence stood tells nothing here: what counts is the token right before. Learnt is how a sequence
+    goes on that has been there.
+    """
+    draw = _random_tokens(rng)
+    sequences = [draw(rng.randint(2, 4)) for _ in range(rng.randint(2, 8))]
+    ids, ignored, seen = [BEGIN], set(), set()
+    while len(ids) <= length:
+        which = rng.randrange(len(sequences))
+        ignored |= {len(ids) + i for i in range(len(sequences[which])) if i == 0 or which not in seen}
+        ids += sequences[which]
+        seen.add(which)
+    return Document(ids, frozenset(ignored))
 
 
-#: Short sequences come first: there, to say again anything that stands before is already a good guess, from which
-#: looking at the right place develops.
-STAGES = (Stage(6000, 0.7, 48), Stage(4000, 0.4, 96))
-LAST_STAGE = Stage(2000, 0.15, 255)
+#: The first documents are short repeated sequences only, those of one length together. There, to look a fixed number of
+#: places back is a good first guess; it teaches to copy, and heads that find the place by what stands there come next.
+#: Spread among the stories from the start, such documents did not teach it within two million tokens.
+FIRST_REPEATED, FIRST_LENGTHS, FIRST_SHUFFLED = 28_000, (10, 30), 10_000
+#: From then on the share of the documents that are random sequences; the others are stories.
+RANDOM = 0.15
+DOCUMENTS_AT_A_TIME = 2000
+
+
+def _mixture(rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor) -> list[Document]:
+    def draw() -> Document:
+        if rng.random() > RANDOM:
+            return story_document(rng, tokenizer)
+        return repeated_document(rng) if rng.random() < 0.5 else shuffled_document(rng)
+
+    return [draw() for _ in range(DOCUMENTS_AT_A_TIME)]
 
 
 def batches(
     rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor, tokens: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of inputs [B, S] and the token after each position [B, S]: the stages, then the last for ever.
+    """Endless batches of inputs [B, S] and the token after each position [B, S].
 
     One document is one row, so that each begins at position 0 and sees nothing of another. Documents of like length
     are put together, B·S at most ``tokens``, which leaves little padding; it stands at the right, where no real
     position sees it.
     """
-    for stage in chain(STAGES, repeat(LAST_STAGE)):
-        pool = [
-            repeated_document(rng, stage.longest) if rng.random() < stage.repeated else story_document(rng, tokenizer)
-            for _ in range(stage.documents)
-        ]
+    first = [repeated_document(rng, *FIRST_LENGTHS) for _ in range(FIRST_REPEATED)]
+    second = [shuffled_document(rng) for _ in range(FIRST_SHUFFLED)]
+    for pool in chain([first, second], (_mixture(rng, tokenizer) for _ in count())):
         pool.sort(key=lambda document: len(document.ids))
         groups: list[list[Document]] = [[]]
         for document in pool:
             if (len(groups[-1]) + 1) * len(document.ids) > tokens:
                 groups.append([])
             groups[-1].append(document)
-        rng.shuffle(groups)
-        yield from map(pad, groups)
+        # Two of the first batches of one length follow each other, so that they fall into one step.
+        pairs = [groups[i : i + 2] for i in range(0, len(groups), 2)] if pool is first else [[g] for g in groups]
+        rng.shuffle(pairs)
+        yield from map(pad, chain.from_iterable(pairs))
 
 
 def pad(documents: list[Document]) -> tuple[Tensor, Tensor]:
@@ -124,5 +147,6 @@ def pad(documents: list[Document]) -> tuple[Tensor, Tensor]:
     for row, document in enumerate(documents):
         ids = torch.tensor(document.ids)
         inputs[row, : len(ids) - 1] = ids[:-1]
-        targets[row, document.learnt_from - 1 : len(ids) - 1] = ids[document.learnt_from :]
+        targets[row, : len(ids) - 1] = ids[1:]
+        targets[row, [position - 1 for position in document.ignored]] = IGNORED
     return inputs, targets

@@ -6,7 +6,6 @@ import sentencepiece
 
 from llama_core.stories.data import (
     BEGIN,
-    CONTEXT,
     END,
     FIRST_BYTE,
     FIRST_ORDINARY,
@@ -16,6 +15,7 @@ from llama_core.stories.data import (
     batches,
     pad,
     repeated_document,
+    shuffled_document,
     story_document,
     train_tokenizer,
 )
@@ -57,33 +57,55 @@ def test_a_story_document_is_a_story_between_begin_and_end(tokenizer: sentencepi
     assert tokenizer.decode(ids[1:-1]) == story(random.Random(3))
 
 
-def test_a_repeated_document_is_one_sequence_over_and_over_and_its_first_copy_is_not_learnt():
+def test_a_repeated_document_is_one_sequence_twice_and_what_nothing_foretells_is_not_learnt():
     rng = random.Random(0)
-    documents = [repeated_document(rng) for _ in range(500)]
+    documents = [repeated_document(rng, 8, 100) for _ in range(500)]
     for document in documents:
-        first, rest = document.ids[1 : document.learnt_from], document.ids[document.learnt_from :]
-        assert len(rest) >= len(first) >= 4
-        assert rest == [first[i % len(first)] for i in range(len(rest))]
-        assert BEGIN == document.ids[0] and BEGIN not in document.ids[1:] and END not in document.ids
-    assert min(len(d.ids) for d in documents) < 20
-    assert 450 < max(len(d.ids) for d in documents) <= CONTEXT
+        length = len(document.ids) // 2
+        assert document.ids == [BEGIN, *document.ids[1 : 1 + length] * 2]
+        assert BEGIN not in document.ids[1:] and END not in document.ids
+        assert document.ignored == set(range(1, length + 2))  # the first copy, and the beginning of the second
+    lengths = [len(document.ids) for document in documents]
+    assert min(lengths) == 1 + 2 * 8 and max(lengths) > 1 + 2 * 97
+
+
+def test_in_a_shuffled_document_every_learnt_token_followed_the_one_before_it_earlier():
+    rng = random.Random(0)
+    learnt = 0
+    for document in (shuffled_document(rng) for _ in range(200)):
+        assert document.ids[0] == BEGIN and 49 <= len(document.ids) <= 52
+        for position in range(1, len(document.ids)):
+            if position not in document.ignored:
+                pairs = list(zip(document.ids[: position - 1], document.ids[1:position], strict=True))
+                assert (document.ids[position - 1], document.ids[position]) in pairs
+                learnt += 1
+    assert 200 * 10 < learnt < 200 * 35
 
 
 def test_targets_are_the_next_tokens_and_what_is_not_learnt_is_ignored():
     inputs, targets = pad(
-        [Document([1, 10, 11, 12, 2]), Document([1, 20, 21, 20, 21], learnt_from=3), Document([1, 7])]
+        [Document([1, 10, 11, 12, 2]), Document([1, 20, 21, 20, 21], frozenset({1, 2, 3})), Document([1, 7])]
     )
     assert inputs.tolist() == [[1, 10, 11, 12], [1, 20, 21, 20], [1, END, END, END]]
     no = IGNORED
-    assert targets.tolist() == [[10, 11, 12, 2], [no, no, 20, 21], [7, no, no, no]]
+    assert targets.tolist() == [[10, 11, 12, 2], [no, no, no, 21], [7, no, no, no]]
 
 
 def test_batches_start_every_row_with_the_begin_token_and_keep_to_their_size(
     tokenizer: sentencepiece.SentencePieceProcessor,
 ):
-    repeated = rows = 0
-    for inputs, targets in islice(batches(random.Random(1), tokenizer, tokens=4096), 60):
+    for inputs, _ in islice(batches(random.Random(1), tokenizer, tokens=4096), 60):
         assert inputs.numel() <= 4096 and (inputs[:, 0] == BEGIN).all()
-        repeated += int((targets[:, 0] == IGNORED).sum())
-        rows += len(inputs)
-    assert 0.5 < repeated / rows < 0.9  # the first stage: 0.7
+
+
+def test_random_sequences_come_first_and_alone_then_about_one_document_in_seven(
+    tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("llama_core.stories.data.FIRST_SHUFFLED", 100)
+    monkeypatch.setattr("llama_core.stories.data.FIRST_REPEATED", 200)
+    drawn = []
+    for _, targets in batches(random.Random(1), tokenizer, tokens=4096):
+        drawn += (targets[:, 0] == IGNORED).tolist()
+        if len(drawn) >= 2300:
+            break
+    assert all(drawn[:300]) and 0.12 < sum(drawn[300:2300]) / 2000 < 0.18

@@ -20,21 +20,16 @@ def measured() -> dict:
     return measure(model, sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer.model")))
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="the committed model was trained too briefly; see measurements.json")
-
-
-@NOT_YET
+@pytest.mark.xfail(strict=True, reason="20 of 100 pass: who holds what, and how many, is not yet kept; more training")
 def test_at_least_90_of_100_stories_pass_the_rules(measured: dict):
     assert measured["stories_told"] == 100
     assert measured["stories_that_pass"] >= 90
 
 
-@NOT_YET
 def test_a_head_gives_the_previous_token_a_weight_of_at_least_0_6(measured: dict):
     assert measured["previous_token_head"]["mean_weight"] >= 0.6
 
 
-@NOT_YET
 def test_a_head_does_induction_with_a_weight_of_at_least_0_5(measured: dict):
     assert measured["induction_head"]["mean_weight"] >= 0.5
 
