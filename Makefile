@@ -54,8 +54,9 @@ e2e: $(STAMP) ## use a notebook in JupyterLab in a real browser (needs Chromium)
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[e2e]'
 	$(BIN)/python tools/lab_e2e.py notebooks/03_attention.ipynb
 
-notebooks: $(STAMP) ## execute the notebooks anew and store their outputs | python tools/run_notebooks.py notebooks/*.ipynb
+notebooks: $(STAMP) ## execute the notebooks anew and store their outputs | python tools/run_notebooks.py notebooks/*.ipynb && python tools/readme_figures.py
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+	$(BIN)/python tools/readme_figures.py
 
 student: $(STAMP) ## write the notebooks without solutions to build/student | python tools/student.py notebooks/*.ipynb
 	$(BIN)/python tools/student.py $(NOTEBOOKS)
@@ -66,8 +67,9 @@ html: $(STAMP) ## write the notebooks as pages to build/html | python tools/html
 model: $(STAMP) ## train the embedded model anew, with its measurements | python -m llama_core.stories.train
 	$(BIN)/python -m llama_core.stories.train
 
-bench: $(STAMP) ## speed beside transformers, as ratios of one run | python benchmarks/run.py
+bench: $(STAMP) ## speed beside transformers, as ratios of one run; how long the gates take | python benchmarks/run.py && python benchmarks/gates.py
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/gates.py
 
 wheel-test: $(STAMP) ## build the wheel and use it outside the checkout | python tools/wheel_test.py
 	$(BIN)/python tools/wheel_test.py
