@@ -96,7 +96,7 @@ def _weights(spec: Checkpoint) -> dict[str, tuple[str, str]]:
         if name in given:
             when = "a tied head is embed_tokens.weight" if p.optional == "untied" else ""
             when = f"where config.{p.optional}" if p.optional.endswith("bias") else when
-            when = "where config.attention_bias or config.qkv_bias" if p.optional == "qkv_bias" else when
+            when = "where config.attention_bias or .qkv_bias" if p.optional == "qkv_bias" else when
             axes = ", ".join({"HD": "H·D", "KD": "K·D"}.get(a, a) for a in p.axes.split())
             found[name] = (f"[{axes}]", when)
     return found
