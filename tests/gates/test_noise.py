@@ -20,8 +20,8 @@ def test_committed_floors_are_measured_again(id, case, dtype):
     found = noise.measure_seeds(spec, spec.case(case), dtype, noise.shipped_seeds(spec.case(case)))
     committed = noise.shipped_floors()[dtype][id][case]
     assert found.keys() == committed.keys()
-    # Other machines sum in another order: a floor of a few roundings then moves by one.
-    assert all(found[name] == pytest.approx(committed[name], rel=0.35) for name in found)
+    # Other processors sum in another order, and a floor is a few roundings: half or twice as many is the same floor.
+    assert all(committed[name] / 2 <= found[name] <= 2 * committed[name] for name in found)
 
 
 def test_every_floating_point_output_of_every_case_has_a_floor():
