@@ -6,6 +6,9 @@ LATEST    := .venv-latest
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 NBVAL     := --nbval --nbval-current-env --nbval-sanitize-with tools/nbval_sanitize.cfg --nbval-cell-timeout 300
 
+# The tests' tensors are small: with a second thread in each product they take twice as long.
+QUIET     := TQDM_DISABLE=1 OMP_NUM_THREADS=1
+
 # The first of these that is Python 3.11 or newer; `make run PYTHON=...` names another.
 IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON    ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -31,16 +34,16 @@ run: $(STAMP) ## run the gates, then tell a story with the model that ships with
 	$(BIN)/llama-core generate --model stories --prompt "One day"
 
 test: lint ## lint, then every test, notebooks included | python -m pytest (and the line of lint)
-	TQDM_DISABLE=1 $(BIN)/python -m pytest $(if $(NOTEBOOKS),$(NBVAL) tests notebooks)
+	$(QUIET) $(BIN)/python -m pytest $(if $(NOTEBOOKS),$(NBVAL) tests notebooks)
 
 test-latest: ## the tests on the newest versions allowed, outputs not compared | python -m pytest --nbval-lax tests notebooks
 	@test -x $(LATEST)/bin/pip || "$(PYTHON)" -m venv $(LATEST)
 	grep '^torch==' constraints.txt > $(LATEST)/torch.txt
 	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -c $(LATEST)/torch.txt $(TORCH_CPU) -e '.[dev]'
-	TQDM_DISABLE=1 $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
+	$(QUIET) $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
 
 unit: $(STAMP) ## the quick tests alone | python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m "not slow"
+	$(QUIET) $(BIN)/python -m pytest -m "not slow"
 
 lint: $(STAMP) ## format, lint and types | python -m ruff check . && python -m ruff format --check . && python -m mypy
 	$(BIN)/python -m ruff check .

@@ -197,6 +197,7 @@ def test_a_terminal_without_utf8_shows_question_marks(folder, encoding):
 #: Plays a user who presses Ctrl-C when the third token has been shown.
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, a process ignores it
 from llama_core import tokenizer
 from llama_core.cli import main
 push, shown = tokenizer.DecodeStream.push, 0

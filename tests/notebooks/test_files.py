@@ -187,6 +187,6 @@ def test_widgets_cannot_stall_a_run(path):
     assert re.findall(r"\binteract(?:ive|_manual)?\(|\bOutput\(|clear_output|display_id|update_display", source) == []
 
 
-def test_nothing_but_notebooks_and_their_strictness_lies_beside_them():
+def test_nothing_but_notebooks_their_strictness_and_the_readmes_figures_lies_there():
     names = {path.name for path in (ROOT / "notebooks").iterdir() if not path.name.startswith((".", "__"))}
-    assert names == {"conftest.py", *(path.name for path in NOTEBOOKS)}
+    assert names == {"conftest.py", "figures", *(path.name for path in NOTEBOOKS)}

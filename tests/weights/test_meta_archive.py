@@ -76,7 +76,7 @@ def global_call(module: str, name: str, argument: str) -> bytes:
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"X" + struct.pack("<I", len(text)) + text + b"\x85R."
 
 
-def tensor_pickle(shape: tuple[int, ...], stride: tuple[int, ...], count: int = 640, offset: int = 0) -> bytes:
+def tensor_pickle(shape: tuple[int, ...], stride: tuple[int, ...], count: int = 1280, offset: int = 0) -> bytes:
     """A table with one tensor, written opcode by opcode: storage ``0`` of ``count`` float32."""
 
     def number(n: int) -> bytes:
@@ -173,8 +173,8 @@ BAD = {
     "dictionaries nested 20,000 deep": (set_pickle(b"\x80\x02}" + b"}K\0" * 20_000 + b"s" * 20_000 + b"."), "pickle"),
     "nested afterwards": (set_pickle(lazy_chain(20_000)), "used before"),
     "stride 0": (set_pickle(tensor_pickle((10**12,), (0,))), "more values than are stored"),
-    "beyond its storage": (set_pickle(tensor_pickle((16,), (50,))), "more values than are stored"),
-    "an offset beyond": (set_pickle(tensor_pickle((16,), (1,), offset=630)), "more values than are stored"),
+    "beyond its storage": (set_pickle(tensor_pickle((16,), (100,))), "more values than are stored"),
+    "an offset beyond": (set_pickle(tensor_pickle((16,), (1,), offset=1270)), "more values than are stored"),
     "a negative size": (set_pickle(tensor_pickle((-4, -4), (1, 1))), "impossible shape"),
     "a negative stride": (set_pickle(tensor_pickle((4,), (-1,), offset=10)), "impossible shape"),
     "more values than stored": (set_pickle(tensor_pickle((16,), (1,), count=10**13)), "from data/0"),
