@@ -40,8 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--prove", action="store_true", help="try every known mistake: each must be caught")
     parser.add_argument("--report", metavar="FOLDER", help="write pages of what was measured; - prints them instead")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds per case for --implementation (default 60)"
+        "--timeout", type=_seconds, default=60.0, metavar="S", help="seconds per case for --implementation (default 60)"
     )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a finite number of seconds above 0 is needed, not {text}")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -182,3 +182,12 @@ def test_without_an_id_all_are_listed(llama_core):
     assert lines_fit(out)
     _, out, _ = llama_core("explain", "--json")
     assert [m["id"] for m in json.loads(out)] == list(CATALOGUE)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
+def test_a_timeout_that_is_no_time_is_refused_before_anything_runs(seconds):
+    done = subprocess.run(
+        [sys.executable, "-m", "llama_core", "check", "3", "--timeout", seconds], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "seconds above 0" in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
