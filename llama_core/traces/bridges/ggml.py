@@ -144,6 +144,8 @@ class Model:
         api = library.api
         parameters = api.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        # Weights stay as they are stored: repacked ones go to kernels, such as AMX's, that not every system lets run.
+        parameters.use_extra_bufts = False
         self.pointer = api.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.pointer:
             raise library.failed(f"does not load {path.name}", path)
