@@ -22,13 +22,13 @@ TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyto
 # A foreign PYTHONPATH would shadow the environment; a foreign backend would swallow the notebooks' figures.
 unexport PYTHONPATH MPLBACKEND
 
-.PHONY: help run test test-latest unit lint lab e2e notebooks student html model bench wheel-test clean
+.PHONY: help run test test-latest test-llamacpp unit lint lab e2e notebooks student html model bench wheel-test clean
 
 help: ## list the targets | python -m llama_core --help
 	@echo 'Each target sets up $(VENV) first if it is needed. Without make: python -m venv .venv, activate it, then'
 	@echo "    python -m pip install -c constraints.txt -e '.[dev]'"
 	@echo
-	@awk -F ':.*## | [|] ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n  %-16s %s\n", $$1, $$2, "", $$3 }' Makefile
+	@awk -F ':.*## | [|] ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n  %-18s %s\n", $$1, $$2, "", $$3 }' Makefile
 
 run: $(STAMP) ## run the gates, then tell a story with the model that ships with the package | python -m llama_core check, python -m llama_core generate --model stories --prompt "One day"
 	$(BIN)/llama-core check --fast
@@ -43,6 +43,10 @@ test-latest: ## the tests on the newest versions allowed, outputs not compared |
 	grep '^torch==' constraints.txt > $(LATEST)/torch.txt
 	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -c $(LATEST)/torch.txt $(TORCH_CPU) -e '.[dev]'
 	$(QUIET) $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
+
+test-llamacpp: $(STAMP) ## hold llama.cpp to golden traces; compiles it first, which takes minutes | pip install -c constraints.txt -e '.[llamacpp]' && python -m pytest tests/traces/test_trace_of_llama_cpp.py
+	$(BIN)/python -c 'import llama_cpp' 2>/dev/null || CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python -m pip install -q -c constraints.txt -e '.[llamacpp]'
+	$(QUIET) $(BIN)/python -m pytest tests/traces/test_trace_of_llama_cpp.py
 
 unit: $(STAMP) ## the quick tests alone | python -m pytest -m "not slow"
 	$(QUIET) $(BIN)/python -m pytest -m "not slow"

@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": ("llama_core.commands.generate", "continue a text with a model"),
     "chat": ("llama_core.commands.chat", "talk with a model that was tuned for it"),
     "inspect": ("llama_core.commands.inspect", "what a model folder holds, and the memory it needs"),
-    "convert": ("llama_core.commands.convert", "a model folder from Meta's form to Hugging Face's, or back"),
+    "convert": ("llama_core.commands.convert", "a model from one form to another: Hugging Face, Meta, GGUF"),
     "check": ("llama_core.commands.check", "hold every checkpoint to the reference, or somebody else's code"),
     "trace": ("llama_core.commands.trace", "write the named activations of a run, to hold other engines to"),
     "compare": ("llama_core.commands.compare", "where another engine first differs from a trace, and why"),

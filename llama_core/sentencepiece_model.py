@@ -17,6 +17,8 @@ from llama_core.errors import TokenizerError
 
 #: The kinds of a piece, by the number that stands for them in the file.
 KINDS = {1: "normal", 2: "unknown", 3: "control", 4: "user-defined", 5: "unused", 6: "byte"}
+#: How text is cut, by the number in the trainer's settings.
+ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: The bytes that a field of each wire type takes; None where a number in front says so, or is the value itself.
@@ -25,10 +27,14 @@ _SIZES = {_VARINT: None, _FIXED64: 8, _BYTES: None, _FIXED32: 4}
 
 @dataclass(frozen=True)
 class Piece:
-    """One entry of the vocabulary: its text, with ``▁`` (U+2581) for a space, and its kind, one of ``KINDS``."""
+    """One entry of the vocabulary: its text, with ``▁`` (U+2581) for a space, its kind, one of ``KINDS``, its score.
+
+    Of two merges, the one into the piece with the higher score comes first.
+    """
 
     text: str
     kind: str
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,16 @@ class SentencePieceModel:
         unknown_surface: what the unknown piece reads as.
         adds_leading_space: text gets a space in front before it is cut into pieces (Llama's do).
         merges_spaces: runs of spaces count as one, and those at the ends as none (Llama's do not).
+        algorithm: how text is cut into pieces, one of ``ALGORITHMS``; Llama's are ``bpe``.
+        rewrites: characters are replaced by others before (Llama's are not).
     """
 
     pieces: tuple[Piece, ...]
     unknown_surface: str
     adds_leading_space: bool
     merges_spaces: bool
+    algorithm: str = "unigram"
+    rewrites: bool = False
 
 
 def parse_sentencepiece_model(content: bytes, file: Any = None) -> SentencePieceModel:
@@ -103,6 +113,8 @@ def parse_sentencepiece_model(content: bytes, file: Any = None) -> SentencePiece
         unknown_surface=unknown_surface,
         adds_leading_space=bool(normalizer.get(3, 1)),
         merges_spaces=bool(normalizer.get(4, 1)),
+        algorithm=ALGORITHMS.get(trainer.get(3, 1), "unknown"),
+        rewrites=bool(normalizer.get(2)),
     )
 
 
@@ -117,14 +129,15 @@ def _piece(content: Any, index: int) -> Piece:
     text, score, kind = fields.get(1), fields.get(2, bytes(4)), fields.get(3, 1)
     if not isinstance(text, bytes) or not text:
         raise _Malformed(f"piece {index} has no text")
-    if not isinstance(score, bytes) or len(score) != 4 or not math.isfinite(struct.unpack("<f", score)[0]):
+    number = struct.unpack("<f", score)[0] if isinstance(score, bytes) and len(score) == 4 else math.nan
+    if not math.isfinite(number):
         raise _Malformed(f"piece {index} has no finite score")
     if kind not in KINDS:
         raise _Malformed(f"piece {index} is of kind {kind!r}, which does not exist")
     if KINDS[kind] == "byte" and not re.fullmatch(rb"<0x[0-9A-F]{2}>", text):
         raise _Malformed(f"piece {index} should be a byte, as in <0x0A>, and is {text[:16]!r}")
     try:
-        return Piece(text.decode("utf-8"), KINDS[kind])
+        return Piece(text.decode("utf-8"), KINDS[kind], number)
     except UnicodeDecodeError:
         raise _Malformed(f"piece {index} is {text[:16]!r}, which is not UTF-8") from None
 

@@ -6,7 +6,7 @@ they measure how far right implementations lie apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,26 @@ def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(np.isnan(x), np.nan, rounded.view(np.float32).astype(np.float64))
 
 
+#: What engines with quantized weights make of the other factor: values of a row that share a scale, type of the scale.
+QUANTIZED_INPUTS = {"q8_0": (32, np.float16), "q8_k": (256, np.float32)}
+
+
+def round_blocks(x: np.ndarray, kind: str) -> np.ndarray:
+    """Whole numbers from -127 to 127 times a scale for each block of the last axis: the block's largest value / 127.
+
+    A last block that is not full is padded with zeros. Source: ``quantize_row_q8_0_ref`` and ``quantize_row_q8_K_ref``
+    in ggml's ``ggml-quants.c``.
+    """
+    size, scale_dtype = QUANTIZED_INPUTS[kind]
+    width = x.shape[-1]
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -width % size)])
+    blocks = padded.reshape(*x.shape[:-1], -1, size).astype(np.float64)
+    scale = np.abs(blocks).max(-1, keepdims=True) / 127
+    whole = np.rint(np.divide(blocks, scale, out=np.zeros_like(blocks), where=scale > 0))
+    with np.errstate(over="ignore"):
+        return (whole * scale.astype(scale_dtype)).reshape(padded.shape)[..., :width]
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """One way to compute.
@@ -42,6 +62,8 @@ class Arithmetic:
         float32_tables: rotary angles, cosines and sines are rounded to float32.
         rounded_tables: cosines and sines are rounded to ``dtype`` before they rotate, as transformers does.
         rounded_products: q·k is rounded before it is scaled, as where the two are separate operations.
+        product_inputs: what the input of a product with a weight matrix is rounded to: a type, or one of
+            ``QUANTIZED_INPUTS``; "" for nothing. llama.cpp does so where the matrix is stored in such a type.
     """
 
     dtype: str = "float64"
@@ -52,6 +74,14 @@ class Arithmetic:
     float32_tables: bool = False
     rounded_tables: bool = False
     rounded_products: bool = False
+    product_inputs: str = ""
+
+    def round_input(self, x: np.ndarray) -> np.ndarray:
+        """The input of a product with a weight matrix."""
+        if not self.product_inputs:
+            return x
+        blocks = self.product_inputs in QUANTIZED_INPUTS
+        return round_blocks(x, self.product_inputs) if blocks else round_to(x, self.product_inputs)
 
     def round(self, x: np.ndarray, name: str = "") -> np.ndarray:
         if self.fused_attention and name in _INSIDE_FUSED_ATTENTION:
@@ -87,8 +117,13 @@ class Arithmetic:
 REFERENCE = Arithmetic()
 
 
-def right_arithmetics(dtype: str) -> list[Arithmetic]:
-    """Ways to compute in a type that are all right; their spread is the noise floor."""
+def right_arithmetics(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
+    """Ways to compute in a type that are all right; their spread is the noise floor.
+
+    ``product_inputs``: an engine that rounds the inputs of its products with weights (see ``Arithmetic``) is right too.
+    """
+    if product_inputs:
+        return [replace(arithmetic, product_inputs=product_inputs) for arithmetic in right_arithmetics(dtype)]
     plain = [
         Arithmetic(dtype, wide="float32", float32_tables=True),
         Arithmetic(dtype, wide="float32", order="reversed", float32_tables=True, rounded_products=True),

@@ -134,7 +134,7 @@ def rotated(ctx: Context, x: Array, position_ids: Array) -> Array:
 
 def linear(ctx: Context, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x Wᵀ + b."""
-    y = ctx.arithmetic.matmul(x, weight.T)
+    y = ctx.arithmetic.matmul(ctx.arithmetic.round_input(x), weight.T)
     return y if bias is None else y + bias
 
 

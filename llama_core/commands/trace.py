@@ -15,6 +15,7 @@ EXAMPLES = """\
   llama-core trace --model DIR --ids 1,306,4658 --rows 0,last --names "layers.*.output" --out golden/
   llama-core trace --golden tiny --out golden/
   llama-core trace --engine transformers --model DIR --ids-from golden/ --out hf/
+  llama-core trace --engine llama.cpp --model model.gguf --ids-from golden/ --out ggml/
   llama-core trace --validate golden/
 """
 
@@ -22,8 +23,10 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validate", metavar="FOLDER", help="check a trace: every hash, shape and statistic")
     parser.add_argument("--golden", choices=("tiny",), help="a small reference: its trace, and its model inside")
-    parser.add_argument("--model", metavar="DIR", help="a model folder, or stories")
-    parser.add_argument("--engine", choices=("llama_core", "transformers"), default="llama_core", help="what runs it")
+    parser.add_argument("--model", metavar="DIR", help="a model folder, a GGUF file, or stories")
+    parser.add_argument(
+        "--engine", choices=("llama_core", "transformers", "llama.cpp"), default="llama_core", help="what runs it"
+    )
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--prompt", metavar="TEXT", help="a text, through the model's tokenizer")
     given.add_argument("--ids", metavar="N,N,…", help="token ids instead")
@@ -40,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise",
         metavar="DTYPE,…",
         default="float32,bfloat16",
-        help="measure how far right runs in these types lie apart (default float32,bfloat16; none)",
+        help="measure how far right runs in these types lie apart (default float32,bfloat16; none; float32:q8_0 for "
+        "an engine that rounds the inputs of its products to q8_0)",
     )
     parser.add_argument(
         "--attention", choices=("fused", "eager"), default="eager", help="of llama_core and transformers"
@@ -91,12 +95,34 @@ def _record(args: argparse.Namespace):
         from llama_core.traces.bridges.transformers import record_transformers
 
         return record_transformers(args.model, args.out, dtype=args.dtype, attention=args.attention, **options)
+    if args.engine == "llama.cpp":
+        return _record_llama_cpp(args, options)
     from llama_core.model import Llama
 
     model = Llama.from_pretrained(args.model, dtype=args.dtype or "float32", device=args.device)
     model.attention = args.attention
     noise = [] if args.noise == "none" or args.ids_from else args.noise.split(",")
     return record(model, None, args.out, noise=noise, **options)
+
+
+def _record_llama_cpp(args: argparse.Namespace, options):
+    from llama_core.traces.bridges.llama_cpp import record_llama_cpp
+
+    for key, actual, only in (
+        ("--dtype", args.dtype or "float32", "float32"),
+        ("--attention", args.attention, "eager"),
+        ("--device", args.device, "cpu"),
+    ):
+        if actual != only:
+            raise TraceError(
+                f"llama.cpp is traced with {key} {only} only",
+                key=key,
+                expected=only,
+                actual=actual,
+                hint="other weights are another GGUF file: llama-core convert --to gguf --type" * (key == "--dtype")
+                or None,
+            )
+    return record_llama_cpp(args.model, args.out, **options)
 
 
 def _ids(args: argparse.Namespace) -> list[int]:
@@ -108,7 +134,16 @@ def _ids(args: argparse.Namespace) -> list[int]:
                 "token ids are whole numbers with commas between", key="--ids", expected="1,306,4658", actual=args.ids
             ) from e
     from llama_core.tokenizer import Tokenizer
+    from llama_core.weights.gguf_header import is_gguf
 
+    if is_gguf(args.model):
+        raise TraceError(
+            "the vocabulary of a GGUF file is not read",
+            file=args.model,
+            key="--prompt",
+            expected="--ids or --ids-from",
+            hint="trace the model folder that the file was made from, then take its ids with --ids-from",
+        )
     tokenizer = Tokenizer.from_pretrained(args.model)
     return tokenizer.encode(args.prompt, bos=tokenizer.bos_id is not None)
 

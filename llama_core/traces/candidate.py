@@ -72,6 +72,11 @@ def _in_layout(trace: Trace, layout: str, findings: list[Finding]) -> Trace:
 
 
 def _compare_configurations(trace: Trace, golden: Trace, findings: list[Finding]) -> None:
+    stated, right = trace.manifest, golden.manifest
+    known = stated.weights_sha256 and right.weights_sha256 and stated.compute_dtype == right.compute_dtype
+    if known and stated.weights_sha256 != right.weights_sha256:
+        text = "are other values than the golden's; of a quantized model, write the golden from the file itself"
+        findings.append(Finding("weights", "the candidate's weights", None, text, False))
     mine, theirs = golden.manifest.config, trace.manifest.config
     for key in _COMPARED if theirs else ():
         if key in theirs and theirs[key] != mine.get(key):

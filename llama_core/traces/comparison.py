@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -15,6 +16,7 @@ from llama_core.traces.align import Golden, is_cache, to_rows
 from llama_core.traces.format import FLOAT_DTYPES, expected_shape, fingerprint, known_axes
 from llama_core.traces.judge import Introduced, Judged, against_golden, by_statistics, introduced
 from llama_core.traces.noise import Floors, measure_noise, stored_noise
+from llama_core.traces.quality import logits_quality
 from llama_core.traces.read import Trace
 from llama_core.traces.regions import Candidate, Place, Weights, full_name, names_of, places
 from llama_core.traces.verdict import Comparison, Finding, conclude
@@ -90,27 +92,31 @@ class _Run:
         floors = self._floors()
         self._check_names()
         if self.model is not None:
-            self.candidate = Candidate(self.theirs.calls, self.config, self._weights(), self._provided, self._rows)
+            inputs = self.theirs.manifest.product_inputs
+            self.candidate = Candidate(
+                self.theirs.calls, self.config, self._weights(), self._provided, self._rows, inputs
+            )
         for place in places(self.config.num_hidden_layers):
             if self.progress:
                 self.progress(f"{place}" if isinstance(place, str) else f"layer {place}")
             self._judge_place(place, floors)
-        return conclude(self, floors is not None)
+        return replace(conclude(self, floors is not None), quality=logits_quality(self.golden, self.theirs))
 
     def _floors(self) -> Floors | None:
         """Noise of right runs in the candidate's dtype; float64 is held to that of float32 where it has none."""
-        for dtype in (self.dtype, "float32") if self.dtype == "float64" else (self.dtype,):
+        arithmetic = self.theirs.manifest.arithmetic
+        for dtype in (arithmetic, "float32") if arithmetic == "float64" else (arithmetic,):
             if found := stored_noise(self.right, dtype):
                 return found
         if self.model is None:
             raise TraceError(
-                f"the golden trace does not say how far right runs in {self.dtype} may lie apart",
+                f"the golden trace does not say how far right runs in {arithmetic} may lie apart",
                 file=self.right.folder,
                 key="noise",
-                expected=f"noise of {self.dtype} beside the golden trace, or the model",
-                hint=f"give --model, or write the golden trace with --noise {self.dtype}",
+                expected=f"noise of {arithmetic} beside the golden trace, or the model",
+                hint=f"give --model, or write the golden trace with --noise {arithmetic}",
             )
-        return measure_noise(self.right, self.model, self.dtype, [n for n in self.known if n in self.golden.calls_of])
+        return measure_noise(self.right, self.model, arithmetic, [n for n in self.known if n in self.golden.calls_of])
 
     def _weights(self) -> Weights:
         state = self.model.state_dict()

@@ -31,6 +31,8 @@ HEADER_NAMES = {
 DTYPE_NAMES = {header: name for name, header in HEADER_NAMES.items()}
 #: From the finest to the coarsest.
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+#: What inputs of products may be rounded to; ``q8_0`` and ``q8_k`` are llama.cpp's blocks of 32 and 256 whole numbers.
+PRODUCT_INPUTS = ("float16", "bfloat16", "q8_0", "q8_k")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class Manifest:
         compute_dtype: what the engine computes in. storage_dtype: what floating-point tensors are stored in.
         rope_layout: ``half`` or ``interleaved``.
         not_provided: pattern of names -> why the engine cannot give them.
+        product_inputs: what the engine rounds the inputs of its products with weights to, where that is coarser than
+            ``compute_dtype``, as engines with quantized weights do: see ``PRODUCT_INPUTS``; "" for nothing.
     """
 
     producer: dict[str, str]
@@ -154,6 +158,13 @@ class Manifest:
     calls: list[Call]
     tensors: list[TensorRecord] = field(default_factory=list)
     not_provided: dict[str, str] = field(default_factory=dict)
+    product_inputs: str = ""
+
+    @property
+    def arithmetic(self) -> str:
+        """What the noise of right runs depends on: ``float32``, or ``float32:q8_0`` where inputs of products are."""
+        coarser = max((self.compute_dtype, self.storage_dtype), key=FLOAT_DTYPES.index)
+        return f"{coarser}:{self.product_inputs}" if self.product_inputs else coarser
 
     def to_json(self) -> dict[str, Any]:
         model = {"config": self.config, "weights_sha256": self.weights_sha256}
@@ -174,6 +185,7 @@ class Manifest:
             "model": model,
             "compute_dtype": self.compute_dtype,
             "storage_dtype": self.storage_dtype,
+            **({"product_inputs": self.product_inputs} if self.product_inputs else {}),
             "rope_layout": self.rope_layout,
             "calls": calls,
             "tensors": [t.to_json() for t in self.tensors],

@@ -138,7 +138,7 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
         mine, expected = np.where(alike, 0, mine), np.where(alike, 0, expected)
     unit = units(expected, seen)
     floors = np.zeros(unit.shape)
-    for arithmetic in right_arithmetics(dtype):
+    for arithmetic in right_arithmetics(dtype, candidate.product_inputs):
         noisy = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
         other, _, _ = level(full, noisy, rowed(full, right, facts, rows))
         errors = group_errors(other, expected, unit)

@@ -17,6 +17,7 @@ from llama_core.traces.format import (
     FLOAT_DTYPES,
     FORMAT,
     HEADER_NAMES,
+    PRODUCT_INPUTS,
     VERSION,
     Call,
     Manifest,
@@ -29,7 +30,7 @@ from llama_core.weights.strict_json import describe_value
 
 MAX_MANIFEST_BYTES = 64_000_000
 _KEYS = {"format", "version", "producer", "model", "compute_dtype", "storage_dtype", "rope_layout", "calls", "tensors"}
-_OPTIONAL = {"not_provided"}
+_OPTIONAL = {"not_provided", "product_inputs"}
 _TENSOR_KEYS = {"name", "call", "axes", "shape", "dtype", "rows", "file", "sha256", "statistics"}
 _CALL_KEYS = {"input_ids", "positions", "sequences", "past", "key_positions"}
 
@@ -113,6 +114,7 @@ def parse_manifest(document: dict[str, Any], file: Path | None) -> Manifest:
         calls,
         _tensors(r, document["tensors"], calls),
         _not_provided(r, document.get("not_provided", [])),
+        r.choice(document.get("product_inputs", ""), "product_inputs", ("", *PRODUCT_INPUTS)),
     )
 
 

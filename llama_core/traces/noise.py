@@ -3,7 +3,7 @@
 The right runs of a dtype: this package's eager and fused attention, the prompt in one piece, in chunks and token by
 token; and, for models small enough, every right arithmetic of the gates (``checkpoints.arithmetic``). The largest error
 of each group (``measure``) is stored beside the golden trace as ``DTYPE/NAME`` [N, G], rows sorted by sequence and
-position.
+position. ``float32:q8_0`` in place of a dtype: computed in float32, inputs of products with weights rounded to q8_0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from llama_core.checkpoints.arithmetic import right_arithmetics, round_to
+from llama_core.checkpoints.arithmetic import Arithmetic, right_arithmetics, round_to
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.steps import evaluate_model
 from llama_core.dtypes import as_torch_dtype
@@ -23,7 +23,7 @@ from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.model import Llama
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, level, to_rows
-from llama_core.traces.format import NOISE, Call, TensorRecord, make_call
+from llama_core.traces.format import FLOAT_DTYPES, NOISE, PRODUCT_INPUTS, Call, TensorRecord, make_call
 from llama_core.traces.measure import group_errors, hide, rounding, units
 from llama_core.traces.read import Trace, read_bytes
 from llama_core.traces.recorder import Plan, run_plan
@@ -70,11 +70,15 @@ class Collector:
 
 
 def measure_noise(golden: Trace, model: Llama, dtype: str, wanted: Sequence[str]) -> Floors:
-    """Name -> the largest error [N, G] of the right runs of a dtype on the golden's own ids."""
+    """Name -> the largest error [N, G] of the right runs of a dtype on the golden's own ids.
+
+    ``dtype`` may say what inputs of products are rounded to, as ``Manifest.arithmetic`` does: ``float32:q8_0``.
+    """
+    dtype, product_inputs = _arithmetic_of(dtype)
     rows = next((t.rows for t in golden.manifest.tensors if t.rows is not None), None)
     collector = Collector(Golden(golden, keep=4096))
     plan = Plan([*golden.calls])
-    for run in _right_runs(model, dtype, plan, wanted, rows):
+    for run in _right_runs(model, dtype, product_inputs, plan, wanted, rows):
         collector.calls = []
         run(collector)
     for name, floors in collector.floors.items():
@@ -96,8 +100,27 @@ def _rounding_of(collector: Collector, name: str, dtype: str) -> np.ndarray:
     return out
 
 
-def _right_runs(model: Llama, dtype: str, plan: Plan, wanted: Sequence[str], rows) -> Iterator[Callable]:
-    twin = _converted(model, dtype)
+def _arithmetic_of(name: str) -> tuple[str, str]:
+    """``float32:q8_0`` as (``float32``, ``q8_0``); a dtype alone as (it, "").
+
+    Raises:
+        TraceError: when there is no such arithmetic.
+    """
+    dtype, colon, product_inputs = name.partition(":")
+    if dtype not in FLOAT_DTYPES or (colon and product_inputs not in PRODUCT_INPUTS):
+        raise TraceError(
+            f"there is no arithmetic {name!r} to measure noise in",
+            key="noise",
+            expected=f"{' | '.join(FLOAT_DTYPES)}, perhaps with :{' | :'.join(PRODUCT_INPUTS)}",
+            actual=name,
+        )
+    return dtype, product_inputs
+
+
+def _right_runs(
+    model: Llama, dtype: str, product_inputs: str, plan: Plan, wanted: Sequence[str], rows
+) -> Iterator[Callable]:
+    twin = _converted(model, dtype, product_inputs)
     plain = [name for name in wanted if name.split(".")[-1] not in _EAGER_ONLY]
     for names, attention in ((wanted, "eager"), (plain, "fused")):
 
@@ -117,7 +140,7 @@ def _right_runs(model: Llama, dtype: str, plan: Plan, wanted: Sequence[str], row
             yield chunked
     if model.config.num_parameters * sum(call.positions.size for call in plan.calls) <= _SMALL:
         weights = {n: round_to(p.detach().double().cpu().numpy(), dtype) for n, p in model.state_dict().items()}
-        for arithmetic in right_arithmetics(dtype):
+        for arithmetic in right_arithmetics(dtype, product_inputs):
             yield lambda collector, a=arithmetic: _run_reference(model, weights, plan, collector, wanted, a)
 
 
@@ -133,10 +156,20 @@ def split_calls(calls: Sequence[Call], width: int) -> list[Call]:
     return pieces
 
 
-def _converted(model: Llama, dtype: str) -> Llama:
+def _converted(model: Llama, dtype: str, product_inputs: str) -> Llama:
     tensors = {name: p.detach().to(as_torch_dtype(dtype), copy=True) for name, p in model.state_dict().items()}
     twin = Llama(model.config.replace(dtype=dtype))
     twin.load_state_dict(tensors, assign=True)
+    if product_inputs:
+        arithmetic = Arithmetic(product_inputs=product_inputs)
+
+        def round_input(_, arguments):
+            rounded = arithmetic.round_input(arguments[0].detach().double().cpu().numpy())
+            return torch.from_numpy(rounded).to(arguments[0])
+
+        for module in twin.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(round_input)
     return twin.to(model.device)
 
 

@@ -86,6 +86,7 @@ class Candidate:
         calls: the candidate's calls.
         provided: ``provided(name, call)`` -> float64 values of all axes, or None; S cut to ``rows(call)``.
         rows: which of a call's S rows the values hold; None for all.
+        product_inputs: what the engine rounds the inputs of products with weights to (``Manifest``).
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class Candidate:
         weights: Weights,
         provided: Callable[[str, int], np.ndarray | None],
         rows: Callable[[int], tuple[int, ...] | None],
+        product_inputs: str = "",
     ):
         self.calls, self.config, self.weights, self.provided, self.rows = calls, config, weights, provided, rows
+        self.product_inputs = product_inputs
 
     def region(
         self, place: Place, call: int, arithmetic: Arithmetic = REFERENCE, changes: Changes = NO_CHANGES

@@ -20,7 +20,8 @@ _FULL = 3
 
 def render(result: Comparison) -> str:
     """The whole report."""
-    parts = [_headline(result), _tensors(result), _ladder(result), _findings(result), _verdict(result)]
+    quality = str(result.quality) if result.quality else ""
+    parts = [_headline(result), _tensors(result), _ladder(result), quality, _findings(result), _verdict(result)]
     return "\n\n".join(part for part in parts if part)
 
 

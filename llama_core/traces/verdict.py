@@ -16,6 +16,7 @@ from llama_core.traces.regions import STEPS
 
 if TYPE_CHECKING:
     from llama_core.traces.cause import Cause
+    from llama_core.traces.quality import Quality
 
 EXACT, NOISE, DRIFTING, WRONG, MISSING = "exact", "within noise", "drifting", "WRONG", "not provided"
 
@@ -77,6 +78,7 @@ class Comparison:
         first: the first wrong tensor, in the order in which the candidate computed; None where there is none.
         cause: why, as far as it is known.
         passed: whether everything that was asked for is there and right.
+        quality: how much the candidate's predictions differ; None where logits cannot be compared.
     """
 
     golden: str
@@ -90,6 +92,7 @@ class Comparison:
     passed: bool
     with_model: bool
     judged: dict[str, Judged] = field(repr=False, default_factory=dict)
+    quality: Quality | None = None
 
     def line(self, name: str) -> Line:
         return next(line for line in self.lines if line.name == name)
@@ -104,6 +107,7 @@ class Comparison:
             "first": self.first,
             "first_call": self.first_call,
             "cause": self.cause.to_json() if self.cause else None,
+            "predictions": vars(self.quality) if self.quality else None,
             "findings": [vars(finding) for finding in self.findings],
             "tensors": [_plain(vars(line)) for line in self.lines],
         }

@@ -11,6 +11,7 @@ from typing import Any
 from llama_core.config import LlamaConfig
 from llama_core.dtypes import as_torch_dtype
 from llama_core.weights.expected import fold_layers
+from llama_core.weights.gguf_tensor import GgufTensor
 from llama_core.weights.open_folder import open_folder
 from llama_core.weights.safetensors_file import TORCH_DTYPES
 from llama_core.weights.stored import StoredModel, StoredTensor
@@ -25,6 +26,7 @@ _LAYOUTS = {
 _FORMATS = {
     "huggingface": "Hugging Face, safetensors",
     "meta": "Meta, torch archives; rows of q and k interleaved, put in order as they are read",
+    "gguf": "GGUF, llama.cpp; rows of q and k interleaved, put in order as they are read",
 }
 
 
@@ -141,7 +143,7 @@ def describe(folder: str | PathLike[str], context: int | None = None, batch_size
         groups=tuple(_groups(stored)),
         tensors=len(entries),
         parameters=config.num_parameters,
-        bytes=sum(entry.nbytes for entry in entries),
+        bytes=sum(_on_disk(entry)[1] for entry in entries),
         ignored=stored.ignored,
         context=context,
         batch_size=batch_size,
@@ -163,13 +165,18 @@ def _rounded(count: int, units: tuple[str, ...] = (" T", " G", " M", " k", "")) 
     return f"{count}{units[-1]}"
 
 
+def _on_disk(entry: StoredTensor) -> tuple[str, int]:
+    """The type a tensor is stored in, and its bytes: of quantized ones not what they are read as."""
+    return (entry.type.name, entry.stored_bytes) if isinstance(entry, GgufTensor) else (entry.dtype, entry.nbytes)
+
+
 def _groups(stored: StoredModel) -> list[TensorGroup]:
     kinds: dict[tuple[str, str, tuple[int, ...]], list[StoredTensor]] = {}
     entries = [*stored.parameters.values(), *([stored.extra_head] if stored.extra_head else [])]
     for entry in entries:
         parts = entry.name.split(".")
         kind = ".".join("N" if part.isdigit() else part for part in parts)
-        kinds.setdefault((kind, entry.dtype, entry.shape), []).append(entry)
+        kinds.setdefault((kind, _on_disk(entry)[0], entry.shape), []).append(entry)
     return [
         TensorGroup(
             name=fold_layers(entry.name for entry in group)[0],
@@ -177,14 +184,15 @@ def _groups(stored: StoredModel) -> list[TensorGroup]:
             dtype=dtype,
             shape=shape,
             parameters=sum(entry.numel for entry in group),
-            bytes=sum(entry.nbytes for entry in group),
+            bytes=sum(_on_disk(entry)[1] for entry in group),
         )
         for (_, dtype, shape), group in kinds.items()
     ]
 
 
 def _facts(d: Description) -> list[tuple[str, str]]:
-    dtypes = sorted({group.dtype for group in d.groups}, key=list(TORCH_DTYPES).index)
+    order = list(TORCH_DTYPES)
+    dtypes = sorted({group.dtype for group in d.groups}, key=lambda t: order.index(t) if t in order else len(order))
     files = d.files[0] if len(d.files) == 1 else f"{len(d.files)} files, {d.files[0]} …"
     rows = [
         ("folder", d.folder),

@@ -109,8 +109,8 @@ def match_tensors(
         lines = [*lines[:_MAX_LINES], f"… and {len(lines) - _MAX_LINES} more lines"]
     key = (missing or misshaped or not_float or unexpected)[0]
     source = found[key].path if key in found else folder
-    stated = "config.json" if form == "huggingface" else "params.json"
-    hint = _hint if form == "huggingface" else _meta_hint
+    stated = {"huggingface": "config.json", "meta": "params.json", "gguf": "the header"}[form]
+    hint = {"huggingface": _hint, "meta": _meta_hint, "gguf": _gguf_hint}[form]
     raise WeightsError(
         f"the tensors are not those that {stated} asks for: " + ", ".join(counts) + "\n    " + "\n    ".join(lines),
         file=source,
@@ -205,8 +205,17 @@ def _meta_hint(config, found, missing, unexpected, misshaped, not_float, expecte
     return "params.json and the weights belong to different models"
 
 
+def _gguf_hint(config, found, missing, unexpected, misshaped, not_float, expected) -> str:
+    layers = _layer_count(found)
+    if (missing or unexpected) and layers != config.num_hidden_layers:
+        return f"the file holds {layers} layers, block_count is {config.num_hidden_layers}"
+    if any("_exps." in name for name in unexpected):
+        return "this is a mixture of experts, which is not supported"
+    return "the file was not written by llama.cpp's own tools, or is damaged: convert the model again"
+
+
 def _layer_count(found: Iterable[str]) -> int:
-    numbers = [int(m.group(1)) for m in (re.search(r"layers\.(\d{1,9})\.", name) for name in found) if m]
+    numbers = [int(m.group(1)) for m in (re.search(r"(?:layers|blk)\.(\d{1,9})\.", name) for name in found) if m]
     return max(numbers, default=-1) + 1
 
 

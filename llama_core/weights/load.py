@@ -13,6 +13,7 @@ from llama_core.dtypes import as_torch_dtype, dtype_name
 from llama_core.errors import WeightsError
 from llama_core.model import Llama
 from llama_core.weights.expected import TIED_HEAD
+from llama_core.weights.gguf_tensor import GgufTensor
 from llama_core.weights.meta import JoinedTensor
 from llama_core.weights.open_folder import open_folder
 from llama_core.weights.safetensors_file import TORCH_DTYPES, MappedFile, TensorEntry, read_tensor
@@ -26,7 +27,7 @@ def load_model(
     device: str | torch.device = "cpu",
     mmap: bool = True,
 ) -> Llama:
-    """The model in a Hugging Face or Meta folder.
+    """The model in a Hugging Face or Meta folder, or in a GGUF file.
 
     Everything is checked before anything is allocated, and scanned for NaN while it is read. On the CPU and in the
     dtype of the file, the parameters are the file's own pages, mapped privately: nothing is copied (but q and k of Meta
@@ -35,7 +36,7 @@ def load_model(
     the parameters have.
 
     Args:
-        folder: a model folder, or ``"stories"``.
+        folder: a model folder, a GGUF file, or ``"stories"``.
         dtype: ``float32 bfloat16 float16 float64`` or the torch type; None for the type that the weights have (for
             files of several types, the one that config.json states).
         device: where the weights go.
@@ -86,6 +87,8 @@ class Source:
     def tensor(self, entry: StoredTensor) -> Tensor:
         if isinstance(entry, JoinedTensor):
             return entry.read(copy=not self._mmap)
+        if isinstance(entry, GgufTensor):
+            return entry.read()
         assert isinstance(entry, TensorEntry)
         file = self._files.get(entry.path)
         return file.tensor(entry) if file else read_tensor(entry)
