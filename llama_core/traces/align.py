@@ -46,6 +46,17 @@ def short(name: str) -> str:
     return name.split(".", 2)[-1] if name.startswith("layers.") else name
 
 
+def tokens_of(trace: Trace) -> dict[int, dict[int, int]]:
+    """Sequence -> position -> id."""
+    found: dict[int, dict[int, int]] = {}
+    for call in trace.calls:
+        for row, sequence in enumerate(call.sequences):
+            for position, token in zip(call.positions[row].tolist(), call.input_ids[row].tolist(), strict=True):
+                if position >= 0:
+                    found.setdefault(sequence, {})[position] = token
+    return found
+
+
 def is_cache(axes: str) -> bool:
     return "T" in axes.split() and "S" not in axes.split()
 

@@ -21,6 +21,8 @@ _LEAST_UNIT = 0.1
 _COMMON = 0.75
 #: Bits of the significand, the hidden one included.
 PRECISION = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+#: Exponent of the smallest normal number as ``frexp`` gives it: below it the unit in the last place stays what it is.
+_LEAST_EXPONENT = {"float64": -1021, "float32": -125, "float16": -13, "bfloat16": -125}
 
 
 def hide(candidate: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -78,13 +80,20 @@ def rounding(right: np.ndarray, unit: np.ndarray, dtype: str) -> np.ndarray:
     return largest * 2.0 ** -PRECISION[dtype] / unit
 
 
+def ulps(x: np.ndarray, dtype: str) -> np.ndarray:
+    """The unit in the last place of each value in a type: the distance to the next larger magnitude."""
+    exponent = np.maximum(np.frexp(np.abs(x))[1], _LEAST_EXPONENT[dtype])
+    return np.ldexp(1.0, exponent - PRECISION[dtype])
+
+
 @dataclass
 class Measured:
     """The usual figures of two tensors, summed up over calls.
 
     Attributes:
         max_abs, max_ulp: the largest deviation, as it is and in units in the last place of the candidate's dtype.
-        worst: [sequence, position, head, entry] of the largest deviation in its unit.
+        worst: [sequence, position, head, entry] of the largest deviation in its unit; worst_values: what the candidate
+            and the right trace have there.
     """
 
     count: int = 0
@@ -97,6 +106,7 @@ class Measured:
     product: float = 0.0
     worst: tuple[int, int, int, int] | None = None
     worst_error: float = 0.0
+    worst_values: tuple[float, float] | None = None
 
     def add(self, candidate: np.ndarray, right: np.ndarray, unit: np.ndarray, rows, dtype: str) -> None:
         both = np.isfinite(candidate) & np.isfinite(right)
@@ -107,9 +117,7 @@ class Measured:
         finite = np.abs(a - b)
         self.count += int(both.sum())
         self.max_abs = max(self.max_abs, float(d.max()))
-        exponent = np.frexp(np.abs(b))[1]
-        ulp = np.ldexp(1.0, np.maximum(exponent, -120) - PRECISION[dtype])
-        self.max_ulp = max(self.max_ulp, float((finite / ulp).max()))
+        self.max_ulp = max(self.max_ulp, float((finite / ulps(b, dtype)).max()))
         self.sum_abs += float(finite.sum())
         self.square += float((finite * finite).sum())
         self.square_right += float((b * b).sum())
@@ -120,6 +128,7 @@ class Measured:
         if self.worst is None or in_units[at] > self.worst_error:
             self.worst_error = float(in_units[at])
             self.worst = (int(rows.sequence[at[0]]), int(rows.position[at[0]]), int(at[1]), int(at[2]))
+            self.worst_values = float(candidate[at]), float(right[at])
 
     @property
     def mean_abs(self) -> float:
