@@ -81,7 +81,10 @@ def rounding(right: np.ndarray, unit: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def ulps(x: np.ndarray, dtype: str) -> np.ndarray:
-    """The unit in the last place of each value in a type: the distance to the next larger magnitude."""
+    """The unit in the last place of each value in a type: the distance to the next larger magnitude.
+
+    A zero has that of 1/2: in its own, the smallest number there is, any deviation would be astronomical.
+    """
     exponent = np.maximum(np.frexp(np.abs(x))[1], _LEAST_EXPONENT[dtype])
     return np.ldexp(1.0, exponent - PRECISION[dtype])
 

@@ -178,19 +178,19 @@ class _Table:
 
     def _best(self, name: _Name, ours: str) -> Match | None:
         """The axes and layout under which they fit one of ours best."""
-        ways: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        ways: dict[tuple[str, str], list[tuple[float, float] | None]] = {}
         for number, record in name.records:
             full = ours if number is None else ours.format(n=number)
             for axes, layout in self._ways(record, full):
-                scored = self._score(record, Rule(record.name, full, axes, layout))
-                ways.setdefault((axes, layout), []).append(scored)
+                one = self._score(record, Rule(record.name, full, axes, layout))
+                ways.setdefault((axes, layout), []).append(one)
         found = []
         for (axes, layout), scored in ways.items():
-            known = sorted(one for one in scored if one is not None)
+            known = sorted(pair for pair in scored if pair is not None)
             if len(scored) < len(name.records) or not known or known[-1] == _IMPOSSIBLE:
                 continue  # in one of the calls or layers it cannot be
             best = known[: max(1, len(known) // 4)]
-            distance, times = (float(np.mean([one[n] for one in best])) for n in (0, 1))
+            distance, times = (float(figure) for figure in np.mean(best, axis=0))
             if times > 0:
                 times = 1.0 if abs(times - 1) < _ONE else float(f"{times:.9g}")
                 found.append(Match(Rule(name.pattern, ours, axes, layout, times), distance))
