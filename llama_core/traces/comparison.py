@@ -192,10 +192,9 @@ class _Run:
                 full = full_name(place, name)
                 if (full, call) in self.usable:
                     self._judge(place, name, full, call, floors)
-        before = place - 1 if isinstance(place, int) else None
-        for key in [key for key in self.kept if before is not None and key[0].startswith(f"layers.{before}.")]:
-            if not key[0].endswith(".output"):
-                del self.kept[key]
+        # The next place reads the end of this one; what else it may want, where that is not given, is read again.
+        end = "embedding" if place == "input" else f"layers.{place}.output"
+        self.kept = {key: values for key, values in self.kept.items() if key[0] in (end, "position_ids")}
 
     def _judge(self, place: Place, name: str, full: str, call: int, floors: Floors | None) -> None:
         judged = self.judged.setdefault(full, Judged(full, of=len(self.golden.places(full))))

@@ -199,9 +199,8 @@ class Region:
         try:
             with np.errstate(all="ignore"):
                 if fn is step.fn and name in ("embedding", "logits"):
-                    made = self._by_vocabulary(fn, *inputs)
-                else:
-                    made = fn(ctx, *inputs, *(ctx.weight(weight) for weight in step.weights))
+                    return self._by_vocabulary(fn, *inputs)
+                made = fn(ctx, *inputs, *(ctx.weight(weight) for weight in step.weights))
         finally:
             ctx.right = before
         if name == "position_ids" and made.shape == self.facts.positions.shape:
@@ -213,8 +212,15 @@ class Region:
         weights = self.candidate.weights
         if x.dtype.kind != "f":
             ids, at = np.unique(x, return_inverse=True)
-            return fn(self.context, at.reshape(x.shape), weights.of_ids(ids))
-        return np.concatenate([fn(self.context, x, rows) for rows in weights.head()], axis=-1)
+            made = fn(self.context, at.reshape(x.shape), weights.of_ids(ids))
+            return self.context.arithmetic.round(made, "embedding")
+        out = np.empty((*x.shape[:-1], self.candidate.config.vocab_size))
+        start = 0
+        for rows in weights.head():
+            made = fn(self.context, x, rows)
+            out[..., start : start + len(rows)] = self.context.arithmetic.round(made, "logits")
+            start += len(rows)
+        return out
 
     def _stated(self, name: str):
         """Positions are those that the trace states: a text need not begin at 0."""

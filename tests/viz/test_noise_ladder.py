@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawing import heading
 
 from llama_core import viz
 from llama_core.errors import InputError
@@ -36,7 +37,7 @@ def test_exact_values_stand_at_the_lower_edge_and_infinite_ones_at_the_upper():
 
 
 def test_the_title_names_the_first_wrong_tensor():
-    assert drawn().get_suptitle().startswith("The first wrong tensor is layers.1.q; 2 of 6")
+    assert heading(drawn()).startswith("The first wrong tensor is layers.1.q; 2 of 6")
 
 
 def test_layers_are_numbered_once():
