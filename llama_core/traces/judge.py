@@ -179,7 +179,8 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
     if right.shape != values.shape:
         return None
     found = rowed(full, values, facts, rows)
-    mine, expected, seen = level(full, found, rowed(full, right, facts, rows))
+    expected_rows = rowed(full, right, facts, rows)
+    mine, expected, seen = level(full, found, expected_rows)
     mine, _ = hide(mine, expected)
     alike = np.isnan(mine) & np.isnan(expected)  # inherited
     if alike.any():
@@ -188,7 +189,7 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
     floors = np.zeros(unit.shape)
     for arithmetic in right_arithmetics(dtype):
         noisy = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
-        other, _, _ = level(full, noisy, rowed(full, right, facts, rows))
+        other, _, _ = level(full, noisy, expected_rows)
         errors = group_errors(other, expected, unit)
         floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
     if floors.any():

@@ -23,7 +23,7 @@ Place = int | str
 STEPS: dict[str, Step] = {step.name: step for step in (*INPUT_STEPS, *LAYER_STEPS, *OUTPUT_STEPS)}
 _OF_PLACE = {"input": ("position_ids", "embedding"), "output": ("final_norm", "logits")}
 #: Rows of the head at a time: in float64 the whole of it takes half a gigabyte in a model of a billion parameters.
-_HEAD_ROWS = 4096
+_HEAD_ROWS = 1024
 _LAYER_NAMES = tuple(step.name for step in LAYER_STEPS)
 
 
