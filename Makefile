@@ -76,9 +76,10 @@ html: $(STAMP) ## write the notebooks and the public names as pages to build/htm
 model: $(STAMP) ## train the embedded model anew, with its measurements | python -m llama_core.stories.train
 	$(BIN)/python -m llama_core.stories.train
 
-bench: $(STAMP) ## speed beside transformers, as ratios of one run; how long the gates take | python benchmarks/run.py && python benchmarks/gates.py
+bench: $(STAMP) ## speed beside transformers, as ratios of one run; how long the gates take; what traces cost | python benchmarks/run.py && python benchmarks/gates.py && python benchmarks/traces.py
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/gates.py
+	$(BIN)/python benchmarks/traces.py
 
 wheel-test: $(STAMP) ## build the wheel and use it outside the checkout | python tools/wheel_test.py
 	$(BIN)/python tools/wheel_test.py

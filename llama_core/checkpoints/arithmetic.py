@@ -89,7 +89,7 @@ class Arithmetic:
         return round_to(x, self.dtype)
 
     def widen(self, x: np.ndarray) -> np.ndarray:
-        return x.astype(self.wide)
+        return x.astype(self.wide, copy=False)
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """``a @ b`` over the last axis of a and the last but one of b."""

@@ -14,6 +14,8 @@ import numpy as np
 from llama_core.traces.format import Call
 from llama_core.traces.read import Trace
 
+#: Bytes of a small tensor.
+_SMALL = 700_000
 #: What a key that a query may not see has in it.
 _UNSEEN = {"scores": 0.0, "masked_scores": -np.inf, "attention_weights": 0.0}
 
@@ -35,7 +37,7 @@ class Rows:
     present: np.ndarray | None
     heads: str
 
-    def only(self, kept: np.ndarray) -> Rows:
+    def only(self, kept: np.ndarray | slice) -> Rows:
         """Some of the rows."""
         present = None if self.present is None else self.present[kept]
         return Rows(self.sequence[kept], self.position[kept], self.values[kept], present, self.heads)
@@ -44,6 +46,17 @@ class Rows:
 def short(name: str) -> str:
     """``layers.3.q`` as ``q``."""
     return name.split(".", 2)[-1] if name.startswith("layers.") else name
+
+
+def tokens_of(trace: Trace) -> dict[int, dict[int, int]]:
+    """Sequence -> position -> id."""
+    found: dict[int, dict[int, int]] = {}
+    for call in trace.calls:
+        for row, sequence in enumerate(call.sequences):
+            for position, token in zip(call.positions[row].tolist(), call.input_ids[row].tolist(), strict=True):
+                if position >= 0:
+                    found.setdefault(sequence, {})[position] = token
+    return found
 
 
 def is_cache(axes: str) -> bool:
@@ -99,14 +112,15 @@ def _by_key(values: np.ndarray, key_positions: np.ndarray, batches: np.ndarray) 
 
 
 class Golden:
-    """Rows of a trace by name, sequence and position; keeps the tensors of about one layer."""
+    """Rows of a trace by name, sequence and position; keeps the tensors of about one layer: ``keep`` of them, or as
+    many bytes as so many small ones have."""
 
     def __init__(self, trace: Trace, keep: int = 48):
         self.trace = trace
         self.calls_of: dict[str, list[int]] = {}
         for name, call in trace.records:
             self.calls_of.setdefault(name, []).append(call)
-        self._keep = keep
+        self._keep, self._bytes = keep, 0
         self._rows: OrderedDict[tuple[str, int], Rows | None] = OrderedDict()
         self._places: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
         self._index: dict[str, dict[tuple[int, int], int]] = {}
@@ -119,8 +133,10 @@ class Golden:
             values = self.trace.values(name, call)
             made = None if values is None else to_rows(record.axes, values, self.trace.calls[call], record.rows)
             self._rows[key] = made
-            while len(self._rows) > self._keep:
-                self._rows.popitem(last=False)
+            self._bytes += made.values.nbytes if made else 0
+            while len(self._rows) > 1 and (len(self._rows) > self._keep or self._bytes > self._keep * _SMALL):
+                _, old = self._rows.popitem(last=False)
+                self._bytes -= old.values.nbytes if old else 0
         self._rows.move_to_end(key)
         return self._rows[key]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.layers.rope import layout_permutation
-from llama_core.traces.align import short
+from llama_core.traces.align import short, tokens_of
 from llama_core.traces.format import DTYPE_NAMES, MANIFEST, Call, Manifest, TensorRecord, known_axes, make_call
 from llama_core.traces.maps import NameMap, read_map
 from llama_core.traces.read import Trace, read_bytes
@@ -19,7 +19,8 @@ from llama_core.traces.verdict import Finding
 from llama_core.traces.write import widened
 from llama_core.weights.safetensors_file import TensorEntry, read_header
 
-_ROTARY = ("q", "k", "q_rotated", "k_rotated", "cache_k")
+#: Activations whose coordinates the rotary layout orders.
+ROTARY = ("q", "k", "q_rotated", "k_rotated", "cache_k")
 _COMPARED = ("rms_norm_eps", "rope_theta", "rope_scaling", "num_hidden_layers", "num_attention_heads", "head_dim")
 
 
@@ -46,6 +47,21 @@ def open_candidate(
     return _on_positions(trace, golden, findings), findings
 
 
+def open_unmapped(source: str | PathLike[str] | Trace, golden: Trace) -> list[Trace]:
+    """The candidate under its own names, on the golden's positions; for bare files once for each run that they may be.
+
+    Raises:
+        TraceError: as ``open_candidate``.
+    """
+    place = None if isinstance(source, Trace) else Path(source).expanduser()
+    if place is None or (place / MANIFEST).exists():
+        trace = source if isinstance(source, Trace) else Trace.open(source)
+        return [_on_positions(trace, golden, [])]
+    sources = _sources(place)
+    lengths = {call.positions.shape[1]: call for call in (_one_call(golden), golden.calls[0])}
+    return [_of_call(place, golden, call, _as_they_are(sources)) for call in lengths.values()]
+
+
 def changed(trace: Trace, calls: list[Call], records: list[TensorRecord], load) -> Trace:
     """The same trace with other calls, records and a way to load them."""
     manifest = dataclasses.replace(trace.manifest, calls=calls, tensors=records)
@@ -63,12 +79,16 @@ def _in_layout(trace: Trace, layout: str, findings: list[Finding]) -> Trace:
     load = trace._load
 
     def in_ours(record: TensorRecord) -> np.ndarray:
-        values = load(record)
-        if short(record.name) not in _ROTARY:
-            return values
-        return values[..., layout_permutation(values.shape[-1], theirs, layout)]
+        return in_layout(record.name, load(record), theirs, layout)
 
     return changed(trace, trace.calls, trace.manifest.tensors, in_ours)
+
+
+def in_layout(name: str, values: np.ndarray, theirs: str, ours: str) -> np.ndarray:
+    """An activation in our rotary layout; those that have none as they are."""
+    if theirs == ours or short(name) not in ROTARY:
+        return values
+    return values[..., layout_permutation(values.shape[-1], theirs, ours)]
 
 
 def _compare_configurations(trace: Trace, golden: Trace, findings: list[Finding]) -> None:
@@ -85,17 +105,6 @@ def _compare_configurations(trace: Trace, golden: Trace, findings: list[Finding]
 
 
 # Ids and positions
-
-
-def tokens_of(trace: Trace) -> dict[int, dict[int, int]]:
-    """Sequence -> position -> id."""
-    found: dict[int, dict[int, int]] = {}
-    for call in trace.calls:
-        for row, sequence in enumerate(call.sequences):
-            for position, token in zip(call.positions[row].tolist(), call.input_ids[row].tolist(), strict=True):
-                if position >= 0:
-                    found.setdefault(sequence, {})[position] = token
-    return found
 
 
 def _on_positions(trace: Trace, golden: Trace, findings: list[Finding]) -> Trace:
@@ -151,8 +160,35 @@ def _moved(call: Call, moves: dict[int, dict[int, int]]) -> Call:
 # Bare files
 
 
+Source = tuple[tuple[int, ...], str, Callable[[], np.ndarray]]
+#: A name's axes ("" where they are not known) and its source.
+Named = dict[str, tuple[str, Source]]
+
+
 def _bare(place: Path, golden: Trace, names: NameMap | None) -> Trace:
     """``NAME.npy`` and safetensors files with nothing but names: the golden's ids in one call, or its prompt alone."""
+    whole, prompt = _one_call(golden), golden.calls[0]
+    lengths = {whole.positions.shape[1]: whole, prompt.positions.shape[1]: prompt}
+    found: Named = _as_they_are(_sources(place))
+    votes = []
+    for name, (_, source) in found.items():
+        if names is not None:
+            axes, length = names.axes_of(name), names.length_of(name, source[0])
+        else:
+            axes, source = known_axes(name), _in_our_axes(golden, known_axes(name), source, len(whole.positions))
+            letters = axes.split()
+            length = source[0][letters.index("S")] if "S" in letters and len(source[0]) == len(letters) else None
+        found[name] = axes, source
+        votes.append(length)
+    call = next((lengths[n] for n in votes if n in lengths), whole)
+    return _of_call(place, golden, call, found)
+
+
+def _as_they_are(sources: dict[str, Source]) -> Named:
+    return {name: ("", source) for name, source in sources.items()}
+
+
+def _sources(place: Path) -> dict[str, Source]:
     sources = _bare_files(place) if place.is_dir() else _bare_file(place)
     if not sources:
         raise TraceError(
@@ -162,27 +198,30 @@ def _bare(place: Path, golden: Trace, names: NameMap | None) -> Trace:
             expected=f"{MANIFEST}, NAME.npy files or safetensors files",
             actual="no such file" if place.is_dir() else "nothing",
         )
-    whole, prompt = _one_call(golden), golden.calls[0]
-    lengths = {whole.positions.shape[1]: whole, prompt.positions.shape[1]: prompt}
-    records, loads, votes = [], {}, []
-    for name, (shape, dtype, load) in sources.items():
-        axes = (names.axes_of(name) if names else "") or known_axes(name)
-        letters = axes.split()
-        if names is None and "B" in letters and len(shape) == len(letters) - 1 and len(whole.positions) == 1:
-            shape, load = (1, *shape), _with_batch(load)
-        if names is None and letters[-2:] in (["H", "D"], ["K", "D"]) and len(shape) == len(letters) - 1:
-            shape, load = _split_heads(golden, letters, shape, load)
-        if "S" in letters and len(shape) == len(letters):
-            votes.append(shape[letters.index("S")])
-        fits = len(shape) == len(letters)
-        records.append(TensorRecord(name, 0, axes if fits else "", shape, dtype, file=name))
-        loads[name] = load
-    call = next((lengths[n] for n in votes if n in lengths), whole)
+    return sources
+
+
+def _in_our_axes(golden: Trace, axes: str, source: Source, batch: int) -> Source:
+    """Under our own names a batch of one may be left out, and heads may lie side by side."""
+    shape, dtype, load = source
+    letters = axes.split()
+    if "B" in letters and len(shape) == len(letters) - 1 and batch == 1:
+        shape, load = (1, *shape), _with_batch(load)
+    if letters[-2:] in (["H", "D"], ["K", "D"]) and len(shape) == len(letters) - 1:
+        shape, load = _split_heads(golden, letters, shape, load)
+    return shape, dtype, load
+
+
+def _of_call(place: Path, golden: Trace, call: Call, found: Named) -> Trace:
+    records = [
+        TensorRecord(name, 0, axes if len(axes.split()) == len(shape) else "", shape, dtype, file=name)
+        for name, (axes, (shape, dtype, _)) in found.items()
+    ]
     float_dtypes = [r.dtype for r in records if not r.dtype.startswith("int")]
     dtype = max(set(float_dtypes), key=float_dtypes.count, default="float32")
-    layout = golden.manifest.rope_layout
-    manifest = Manifest({"name": "unknown"}, None, "", dtype, dtype, layout, [call], records)
-    return Trace(place.name, manifest, lambda record: loads[record.name](), place if place.is_dir() else None)
+    manifest = Manifest({"name": "unknown"}, None, "", dtype, dtype, golden.manifest.rope_layout, [call], records)
+    folder = place if place.is_dir() else None
+    return Trace(place.name, manifest, lambda record: found[record.name][1][2](), folder)
 
 
 def _one_call(golden: Trace) -> Call:
@@ -199,9 +238,6 @@ def _one_call(golden: Trace) -> Call:
     positions = np.array([sorted(tokens[s]) for s in sequences], np.int64)
     ids = np.array([[tokens[s][p] for p in sorted(tokens[s])] for s in sequences], np.int64)
     return make_call([], ids, positions, sequences)
-
-
-Source = tuple[tuple[int, ...], str, Callable[[], np.ndarray]]
 
 
 def _bare_files(place: Path) -> dict[str, Source]:

@@ -13,8 +13,9 @@ from llama_core.config import LlamaConfig
 from llama_core.errors import TraceError
 from llama_core.names import activation_names
 from llama_core.traces.align import Golden, is_cache, to_rows
-from llama_core.traces.format import FLOAT_DTYPES, expected_shape, fingerprint, known_axes
+from llama_core.traces.format import FLOAT_DTYPES, expected_shape, known_axes
 from llama_core.traces.judge import Introduced, Judged, against_golden, by_statistics, introduced
+from llama_core.traces.model_weights import Parameters, right_model
 from llama_core.traces.noise import Floors, measure_noise, stored_noise
 from llama_core.traces.quality import logits_quality
 from llama_core.traces.read import Trace
@@ -27,6 +28,7 @@ def compare(
     candidate: str | PathLike[str] | Trace,
     model=None,
     map: str | PathLike[str] | None = None,
+    impact: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> Comparison:
     """Where a candidate first differs from a golden trace, and why.
@@ -36,6 +38,7 @@ def compare(
         candidate: a trace of another engine, or bare ``.npy`` or safetensors files with nothing but names.
         model: the right model, as a folder or a ``Llama``: its weights tell errors introduced from errors inherited.
         map: a TOML file from the candidate's names to ours (``maps``), or the name of one that ships.
+        impact: put each wrong tensor into the right model and see what becomes of the logits (``impact``).
 
     Raises:
         TraceError: when a trace cannot be read, the ids differ, the model is not the golden's, or nothing is known of
@@ -52,30 +55,29 @@ def compare(
     from llama_core.traces.candidate import open_candidate
 
     theirs, findings = open_candidate(candidate, right, map)
-    loaded = _load(model, right) if model is not None else None
-    return _Run(right, theirs, config, loaded, findings, progress).compare()
-
-
-def _load(model, golden: Trace):
-    from llama_core.model import Llama
-
-    loaded = model if isinstance(model, Llama) else Llama.from_pretrained(model)
-    found = fingerprint(loaded.named_parameters())
-    if golden.manifest.weights_sha256 and found != golden.manifest.weights_sha256:
+    parameters = right_model(model, right) if model is not None else None
+    if impact and model is None:
         raise TraceError(
-            "the golden trace is not of this model",
-            key="model",
-            expected=f"weights with sha256 {golden.manifest.weights_sha256}",
-            actual=f"sha256 {found}",
+            "without the right model nothing can be put into it",
+            key="--impact",
+            expected="the model whose trace the golden one is",
+            hint="give --model",
         )
-    return loaded
+    run = _Run(right, theirs, config, parameters, findings, progress)
+    result = run.compare()
+    if impact:
+        from llama_core.traces.impact import measure_impacts
+
+        result = replace(result, impacts=measure_impacts(run, result))
+    return result
 
 
 class _Run:
     """One comparison."""
 
-    def __init__(self, right: Trace, theirs: Trace, config: LlamaConfig, model, findings: list[Finding], progress):
-        self.right, self.theirs, self.config, self.model, self.findings = right, theirs, config, model, findings
+    def __init__(self, right: Trace, theirs: Trace, config: LlamaConfig, parameters, findings, progress):
+        self.right, self.theirs, self.config, self.findings = right, theirs, config, findings
+        self.parameters: Parameters | None = parameters
         self.progress = progress
         self.golden = Golden(right)
         manifest = theirs.manifest
@@ -91,11 +93,9 @@ class _Run:
     def compare(self) -> Comparison:
         floors = self._floors()
         self._check_names()
-        if self.model is not None:
-            inputs = self.theirs.manifest.product_inputs
-            self.candidate = Candidate(
-                self.theirs.calls, self.config, self._weights(), self._provided, self._rows, inputs
-            )
+        if self.parameters is not None:
+            weights, inputs = Weights(self.parameters, self.dtype), self.theirs.manifest.product_inputs
+            self.candidate = Candidate(self.theirs.calls, self.config, weights, self.provided, self.rows, inputs)
         for place in places(self.config.num_hidden_layers):
             if self.progress:
                 self.progress(f"{place}" if isinstance(place, str) else f"layer {place}")
@@ -108,7 +108,7 @@ class _Run:
         for dtype in (arithmetic, "float32") if arithmetic == "float64" else (arithmetic,):
             if found := stored_noise(self.right, dtype):
                 return found
-        if self.model is None:
+        if self.parameters is None:
             raise TraceError(
                 f"the golden trace does not say how far right runs in {arithmetic} may lie apart",
                 file=self.right.folder,
@@ -116,15 +116,8 @@ class _Run:
                 expected=f"noise of {arithmetic} beside the golden trace, or the model",
                 hint=f"give --model, or write the golden trace with --noise {arithmetic}",
             )
-        return measure_noise(self.right, self.model, arithmetic, [n for n in self.known if n in self.golden.calls_of])
-
-    def _weights(self) -> Weights:
-        state = self.model.state_dict()
-
-        def load(name: str) -> np.ndarray | None:
-            return state[name].detach().double().cpu().numpy() if name in state else None
-
-        return Weights(self.config, load, self.dtype)
+        names = [name for name in self.known if name in self.golden.calls_of]
+        return measure_noise(self.right, self.parameters.model(), arithmetic, names)
 
     def _check_shapes(self) -> set[tuple[str, int]]:
         """The tensors that can be compared; findings about the others."""
@@ -158,11 +151,21 @@ class _Run:
             if statistics and statistics.nan:
                 self.findings.append(Finding("not finite", name, call, "is NaN in the golden trace itself"))
 
-    def _provided(self, name: str, call: int) -> np.ndarray | None:
+    def twin(self):
+        """The right model in the dtype that the candidate computes in."""
+        assert self.parameters is not None
+        return self.parameters.model(self.dtype)
+
+    def values(self, name: str, call: int) -> np.ndarray | None:
+        """What the candidate gives, as it is; None where its shape is wrong or it gives nothing."""
+        return self.theirs.values(name, call) if (name, call) in self.usable else None
+
+    def provided(self, name: str, call: int) -> np.ndarray | None:
+        """The same in float64, at the rows that all tensors of the call have."""
         if (name, call) not in self.usable:
             return None
         if (name, call) not in self.kept:
-            values = self.theirs.values(name, call)
+            values = self.values(name, call)
             if values is not None:
                 values = values.astype(np.float64) if values.dtype.kind == "f" else values
                 values = self._cut(name, call, values)
@@ -170,14 +173,14 @@ class _Run:
         return self.kept[name, call]
 
     def _cut(self, name: str, call: int, values: np.ndarray) -> np.ndarray:
-        rows, own = self._rows(call), self.theirs.records[name, call].rows
+        rows, own = self.rows(call), self.theirs.records[name, call].rows
         letters = known_axes(name).split()
         if rows is None or rows == own or "S" not in letters:
             return values
         have = list(range(values.shape[letters.index("S")])) if own is None else list(own)
         return np.take(values, [have.index(row) for row in rows], axis=letters.index("S"))
 
-    def _rows(self, call: int) -> tuple[int, ...] | None:
+    def rows(self, call: int) -> tuple[int, ...] | None:
         """The rows that all tensors of a call have; None for all."""
         if call not in self.rows_of:
             found = [t.rows for (_, c), t in self.theirs.records.items() if c == call and t.rows is not None]
@@ -191,10 +194,9 @@ class _Run:
                 full = full_name(place, name)
                 if (full, call) in self.usable:
                     self._judge(place, name, full, call, floors)
-        before = place - 1 if isinstance(place, int) else None
-        for key in [key for key in self.kept if before is not None and key[0].startswith(f"layers.{before}.")]:
-            if not key[0].endswith(".output"):
-                del self.kept[key]
+        # The next place reads the end of this one; what else it may want, where that is not given, is read again.
+        end = "embedding" if place == "input" else f"layers.{place}.output"
+        self.kept = {key: values for key, values in self.kept.items() if key[0] in (end, "position_ids")}
 
     def _judge(self, place: Place, name: str, full: str, call: int, floors: Floors | None) -> None:
         judged = self.judged.setdefault(full, Judged(full, of=len(self.golden.places(full))))
@@ -213,7 +215,9 @@ class _Run:
         result = introduced(self.candidate, place, call, name, self.dtype)
         if result is None:
             return
-        largest = float(result.worth.max()) if result.worth.size else 0.0
+        worth = result.worth
+        judged.from_inputs.add(result.rows, worth, result.errors, result.allowed)
+        largest = float(worth.max()) if worth.size else 0.0
         judged.introduced = max(judged.introduced or 0.0, largest)
         if largest > 1:
             self.wrong.append((place, result))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from llama_core.errors import TraceError
 from llama_core.names import activation_axes
@@ -29,6 +31,8 @@ HEADER_NAMES = {
     "int32": "I32",
 }
 DTYPE_NAMES = {header: name for name, header in HEADER_NAMES.items()}
+#: Entries whose statistics are taken at a time.
+_CHUNK = 1 << 16
 #: From the finest to the coarsest.
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 #: What inputs of products may be rounded to; ``q8_0`` and ``q8_k`` are llama.cpp's blocks of 32 and 256 whole numbers.
@@ -53,13 +57,23 @@ class Statistics:
     negative_infinity: int = 0
 
     @classmethod
-    def of(cls, x: np.ndarray) -> Statistics:
-        counts = int(np.isnan(x).sum()), int(np.isposinf(x).sum()), int(np.isneginf(x).sum())
-        finite = x.astype(np.float64) if not any(counts) else x[np.isfinite(x)].astype(np.float64)
-        if not finite.size:
-            return cls(0.0, 0.0, 0.0, 0.0, *counts)
-        flat = finite.reshape(-1)
-        return cls(float(flat.sum()), math.sqrt(float(flat @ flat)), float(flat.min()), float(flat.max()), *counts)
+    def of(cls, x: np.ndarray | Tensor) -> Statistics:
+        flat = x.reshape(-1)
+        total, square, low, high = 0.0, 0.0, math.inf, -math.inf
+        counts = np.zeros(3, np.int64)
+        for start in range(0, len(flat), _CHUNK):  # as much as a processor's cache holds in float64
+            part = flat[start : start + _CHUNK]
+            part = part.double() if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.float64))
+            if not math.isfinite(part.sum()):
+                counts += [int(f(part).sum()) for f in (torch.isnan, torch.isposinf, torch.isneginf)]
+                part = part[torch.isfinite(part)]
+            if len(part):
+                total += float(part.sum())
+                square += float(part @ part)
+                least, most = torch.aminmax(part)
+                low, high = min(low, float(least)), max(high, float(most))
+        found = map(int, counts)
+        return cls(total, math.sqrt(square), low, high, *found) if high >= low else cls(0.0, 0.0, 0.0, 0.0, *found)
 
 
 @dataclass(frozen=True)
@@ -250,12 +264,13 @@ def fingerprint(parameters) -> str:
     little-endian float32, row by row. A tied head counts once, as the embedding.
 
     Args:
-        parameters: (name, values) pairs, names as in ``Llama.state_dict()``, values as torch tensors.
+        parameters: (name, values) pairs, names as in ``Llama.state_dict()``, values as torch tensors, or as functions
+            that read them one after the other.
     """
     digest = hashlib.sha256()
     for name, values in sorted(parameters, key=lambda pair: pair[0]):
         digest.update(name.encode() + b"\0")
-        rows = values.detach().reshape(-1)
+        rows = (values() if callable(values) else values).detach().reshape(-1)
         for start in range(0, rows.numel(), 1 << 22):
             digest.update(rows[start : start + (1 << 22)].to("cpu").float().numpy().astype("<f4", copy=False).data)
     return digest.hexdigest()

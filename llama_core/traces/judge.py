@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from llama_core.checkpoints.arithmetic import right_arithmetics
+from llama_core.checkpoints.noise import FACTOR
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, Rows, level, to_rows
 from llama_core.traces.format import Call, Statistics, TensorRecord
@@ -22,6 +23,36 @@ _SPREAD = {"float32": 2.0, "float64": 2.0}
 
 
 @dataclass
+class ErrorMap:
+    """Errors in tolerances by row and head, over all calls; and the group that is furthest off.
+
+    Attributes:
+        rows: (sequence, position) -> [G].
+        error, noise: of that group, in its unit: its error, and how far right runs are off there; None where that is
+            not known.
+    """
+
+    rows: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    error: float = 0.0
+    noise: float | None = None
+    worth: float = -1.0
+
+    def add(self, where: Rows, worth: np.ndarray, errors: np.ndarray, allowed: np.ndarray) -> None:
+        """Add rows of a call: all [N, G]; ``allowed`` is the tolerance in units."""
+        pairs = zip(where.sequence.tolist(), where.position.tolist(), strict=True)
+        for pair, row in zip(pairs, worth.astype(np.float32), strict=True):
+            self.rows[pair] = np.maximum(self.rows[pair], row) if pair in self.rows else row
+        at = np.unravel_index(int(worth.argmax()), worth.shape) if worth.size else None
+        if at is not None and worth[at] > self.worth:
+            self.worth, self.error, self.noise = float(worth[at]), float(errors[at]), float(allowed[at]) / FACTOR
+
+    def table(self, sequence: int) -> tuple[list[int], np.ndarray]:
+        """The positions of a sequence, in order, and the errors [G, positions]."""
+        positions = sorted(position for row, position in self.rows if row == sequence)
+        return positions, np.stack([self.rows[sequence, position] for position in positions], axis=1)
+
+
+@dataclass
 class Judged:
     """What was found about one name over all calls.
 
@@ -32,6 +63,7 @@ class Judged:
         rows: how many of the golden's rows were compared; of: how many there are.
         wrong_call: the first call in which it is wrong. nan_call: the first in which it has NaN, padding included.
         heads: [N, G] errors in tolerances by row and head of the worst call, with ``where`` for its rows.
+        from_golden, from_inputs: where ``cumulative`` and ``introduced`` are large.
     """
 
     name: str
@@ -50,6 +82,13 @@ class Judged:
     error: float = 0.0
     heads: np.ndarray | None = None
     where: Rows | None = None
+    from_golden: ErrorMap = field(default_factory=ErrorMap)
+    from_inputs: ErrorMap = field(default_factory=ErrorMap)
+
+    @property
+    def worst_map(self) -> ErrorMap:
+        """Where it is wrong by itself, as far as that is known."""
+        return self.from_inputs if self.from_inputs.rows else self.from_golden
 
 
 def against_golden(
@@ -80,15 +119,16 @@ def against_golden(
     errors = group_errors(mine, right, unit)
     judged.exact &= not errors.any()
     judged.error = max(judged.error, float(errors.max()))
-    if not errors.any():
-        found_worth = np.zeros_like(errors)
-    elif floors is None or name not in floors:
-        return
-    else:
+    if floors is not None and name in floors:
         index = golden.index(name)
         pairs = zip(right_rows.sequence.tolist(), right_rows.position.tolist(), strict=True)
         allowed = tolerances(floors[name])[[index[pair] for pair in pairs]]
-        found_worth = worth(errors, allowed)
+    elif errors.any():
+        return
+    else:
+        allowed = np.zeros_like(errors)
+    found_worth = worth(errors, allowed)
+    judged.from_golden.add(right_rows, found_worth, errors, allowed)
     largest = float(found_worth.max())
     if largest > 1 and judged.beyond_call is None:
         judged.beyond_call = call
@@ -102,7 +142,7 @@ class Introduced:
     """A tensor of a call, and what it should be on the candidate's own inputs, as rows.
 
     Attributes:
-        unit, allowed, errors: [N, G].
+        unit, errors, allowed: [N, G], the errors and tolerances in units.
         floors: [N, G], the noise of right implementations.
     """
 
@@ -115,8 +155,16 @@ class Introduced:
     rows: Rows
 
     @property
+    def errors(self) -> np.ndarray:
+        return group_errors(self.candidate, self.right, self.unit)
+
+    @property
+    def allowed(self) -> np.ndarray:
+        return tolerances(self.floors)
+
+    @property
     def worth(self) -> np.ndarray:
-        return worth(group_errors(self.candidate, self.right, self.unit), tolerances(self.floors))
+        return worth(self.errors, self.allowed)
 
 
 def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: str) -> Introduced | None:
@@ -131,7 +179,8 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
     if right.shape != values.shape:
         return None
     found = rowed(full, values, facts, rows)
-    mine, expected, seen = level(full, found, rowed(full, right, facts, rows))
+    expected_rows = rowed(full, right, facts, rows)
+    mine, expected, seen = level(full, found, expected_rows)
     mine, _ = hide(mine, expected)
     alike = np.isnan(mine) & np.isnan(expected)  # inherited
     if alike.any():
@@ -140,7 +189,7 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
     floors = np.zeros(unit.shape)
     for arithmetic in right_arithmetics(dtype, candidate.product_inputs):
         noisy = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
-        other, _, _ = level(full, noisy, rowed(full, right, facts, rows))
+        other, _, _ = level(full, noisy, expected_rows)
         errors = group_errors(other, expected, unit)
         floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
     if floors.any():
@@ -185,5 +234,8 @@ def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floor
         0.0 if not deviation else float(worth(np.array([deviation]), tolerances(floor).max(keepdims=True))[0].max())
     )
     judged.cumulative = max(judged.cumulative or 0.0, largest)
+    if largest > judged.from_golden.worth:
+        allowed = None if floor is None else float(tolerances(floor).max()) / FACTOR
+        judged.from_golden.worth, judged.from_golden.error, judged.from_golden.noise = largest, deviation, allowed
     if largest > 1 and judged.beyond_call is None:
         judged.beyond_call = call

@@ -9,6 +9,7 @@ upper quartile of that noise over all groups where that is more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,18 @@ from llama_core.checkpoints.noise import FACTOR
 #: At or below this a candidate's score counts as hidden where the right one is -inf. -1e4 added to a score is near it.
 HIDDEN = -9e3
 _LEAST_UNIT = 0.1
+_ENTRIES = 1 << 20
 _COMMON = 0.75
 #: Bits of the significand, the hidden one included.
 PRECISION = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+#: Exponent of the smallest normal number as ``frexp`` gives it: below it the unit in the last place stays what it is.
+_LEAST_EXPONENT = {"float64": -1021, "float32": -125, "float16": -13, "bfloat16": -125}
+
+
+def parts(values: np.ndarray) -> Iterator[slice]:
+    """Rows of [N, G, W], about a million entries at a time: figures in float64 take several times what they are of."""
+    step = max(1, _ENTRIES * len(values) // max(values.size, 1))
+    return (slice(start, start + step) for start in range(0, len(values), step))
 
 
 def hide(candidate: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -43,10 +53,11 @@ def deviation(candidate: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def units(right: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
     """[N, G]: the unit of every group of values [N, G, W], of which those that are ``seen`` count."""
-    counted = np.isfinite(right) if seen is None else np.isfinite(right) & seen
-    x = np.where(counted, right, 0).astype(np.float64)
-    count = np.maximum(counted.sum(-1), 1)
-    rms = np.sqrt(np.einsum("ngw,ngw->ng", x, x) / count)
+    rms = np.zeros(right.shape[:2])
+    for part in parts(right):
+        counted = np.isfinite(right[part]) if seen is None else np.isfinite(right[part]) & seen[part]
+        x = np.where(counted, right[part], 0).astype(np.float64)
+        rms[part] = np.sqrt(np.einsum("ngw,ngw->ng", x, x) / np.maximum(counted.sum(-1), 1))
     some = rms[rms > 0]
     if not some.size:
         return np.ones_like(rms)
@@ -57,7 +68,10 @@ def group_errors(candidate: np.ndarray, right: np.ndarray, unit: np.ndarray) -> 
     """[N, G]: the largest deviation of every group in its unit."""
     if not right.shape[-1]:
         return np.zeros(right.shape[:2])
-    return deviation(candidate, right).max(-1) / unit
+    errors = np.empty(right.shape[:2])
+    for part in parts(right):
+        errors[part] = deviation(candidate[part], right[part]).max(-1)
+    return errors / unit
 
 
 def tolerances(floors: np.ndarray) -> np.ndarray:
@@ -78,13 +92,23 @@ def rounding(right: np.ndarray, unit: np.ndarray, dtype: str) -> np.ndarray:
     return largest * 2.0 ** -PRECISION[dtype] / unit
 
 
+def ulps(x: np.ndarray, dtype: str) -> np.ndarray:
+    """The unit in the last place of each value in a type: the distance to the next larger magnitude.
+
+    A zero has that of 1/2: in its own, the smallest number there is, any deviation would be astronomical.
+    """
+    exponent = np.maximum(np.frexp(np.abs(x))[1], _LEAST_EXPONENT[dtype])
+    return np.ldexp(1.0, exponent - PRECISION[dtype])
+
+
 @dataclass
 class Measured:
     """The usual figures of two tensors, summed up over calls.
 
     Attributes:
         max_abs, max_ulp: the largest deviation, as it is and in units in the last place of the candidate's dtype.
-        worst: [sequence, position, head, entry] of the largest deviation in its unit.
+        worst: [sequence, position, head, entry] of the largest deviation in its unit; worst_values: what the candidate
+            and the right trace have there.
     """
 
     count: int = 0
@@ -97,8 +121,13 @@ class Measured:
     product: float = 0.0
     worst: tuple[int, int, int, int] | None = None
     worst_error: float = 0.0
+    worst_values: tuple[float, float] | None = None
 
     def add(self, candidate: np.ndarray, right: np.ndarray, unit: np.ndarray, rows, dtype: str) -> None:
+        for part in parts(right):
+            self._add(candidate[part], right[part], unit[part], rows.only(part), dtype)
+
+    def _add(self, candidate: np.ndarray, right: np.ndarray, unit: np.ndarray, rows, dtype: str) -> None:
         both = np.isfinite(candidate) & np.isfinite(right)
         a, b = (np.where(both, x, 0).astype(np.float64) for x in (candidate, right))
         d = deviation(candidate, right)
@@ -107,9 +136,7 @@ class Measured:
         finite = np.abs(a - b)
         self.count += int(both.sum())
         self.max_abs = max(self.max_abs, float(d.max()))
-        exponent = np.frexp(np.abs(b))[1]
-        ulp = np.ldexp(1.0, np.maximum(exponent, -120) - PRECISION[dtype])
-        self.max_ulp = max(self.max_ulp, float((finite / ulp).max()))
+        self.max_ulp = max(self.max_ulp, float((finite / ulps(b, dtype)).max()))
         self.sum_abs += float(finite.sum())
         self.square += float((finite * finite).sum())
         self.square_right += float((b * b).sum())
@@ -120,6 +147,7 @@ class Measured:
         if self.worst is None or in_units[at] > self.worst_error:
             self.worst_error = float(in_units[at])
             self.worst = (int(rows.sequence[at[0]]), int(rows.position[at[0]]), int(at[1]), int(at[2]))
+            self.worst_values = float(candidate[at]), float(right[at])
 
     @property
     def mean_abs(self) -> float:

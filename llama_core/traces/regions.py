@@ -6,20 +6,24 @@ first, from the candidate's inputs to it, and so on. What is wrong then is *intr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 
-from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic, round_to
+from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.steps import INPUT_STEPS, LAYER_STEPS, NO_CHANGES, OUTPUT_STEPS, Changes, Step
 from llama_core.config import LlamaConfig
 from llama_core.traces.format import Call
+from llama_core.traces.model_weights import Parameters, as_float
 
 #: A layer's number, or what comes before or after the layers.
 Place = int | str
 STEPS: dict[str, Step] = {step.name: step for step in (*INPUT_STEPS, *LAYER_STEPS, *OUTPUT_STEPS)}
 _OF_PLACE = {"input": ("position_ids", "embedding"), "output": ("final_norm", "logits")}
+#: Rows of the head at a time: in float64 the whole of it takes half a gigabyte in a model of a billion parameters.
+_HEAD_ROWS = 1024
 _LAYER_NAMES = tuple(step.name for step in LAYER_STEPS)
 
 
@@ -41,15 +45,13 @@ def places(num_layers: int) -> list[Place]:
 
 
 class Weights:
-    """Parameters as float64 arrays, rounded to the type that the candidate computes in; one place's are kept.
+    """Parameters rounded to the type that the candidate computes in; those of one place are kept.
 
-    Args:
-        config: the model's.
-        load: from a name in ``Llama.state_dict()`` to its values, or None where the model has none.
+    Matrices are float32 where that holds them exactly, all else is float64.
     """
 
-    def __init__(self, config: LlamaConfig, load: Callable[[str], np.ndarray | None], dtype: str):
-        self.config, self._load, self._dtype = config, load, dtype
+    def __init__(self, parameters: Parameters, dtype: str):
+        self._parameters, self._dtype = parameters, dtype
         self._place: Place | None = None
         self._kept: dict[str, np.ndarray | None] = {}
 
@@ -57,11 +59,25 @@ class Weights:
         full = name if name.startswith("layers.") else full_name(place, name)
         if self._place != place:
             self._place, self._kept = place, {}
-        if full not in self._kept:
-            values = self._load(full)
-            values = self._load(name) if values is None else values
-            self._kept[full] = None if values is None else round_to(values.astype(np.float64), self._dtype)
-        return self._kept[full]
+        if full in self._kept:
+            return self._kept[full]
+        values = self._parameters.tensor(full)
+        values = self._parameters.tensor(name) if values is None else values
+        found = None if values is None else as_float(values, self._dtype).numpy()
+        if not name.startswith("layers."):  # another layer's are asked for once, by a hypothesis
+            self._kept[full] = found
+        return found
+
+    def of_ids(self, ids: np.ndarray) -> np.ndarray:
+        """[N, E]: some rows of the embedding."""
+        table = self._parameters.tensor("embed_tokens.weight")
+        return as_float(table[torch.from_numpy(ids)], self._dtype).numpy()
+
+    def head(self) -> Iterator[np.ndarray]:
+        """The rows of the head, some at a time."""
+        for start in range(0, self._parameters.config.vocab_size, _HEAD_ROWS):
+            rows = self._parameters.tensor("lm_head.weight", slice(start, start + _HEAD_ROWS))
+            yield as_float(rows, self._dtype).numpy()
 
 
 class _PlaceWeights(dict):
@@ -181,16 +197,33 @@ class Region:
         right = self._stated(name) or step.fn
         here = name in names_of(self.place) or name in ("position_ids", "key_positions")
         fn = self.changes.steps.get(name, right) if here else right
-        arguments = [self.value(input) for input in step.inputs] + [ctx.weight(weight) for weight in step.weights]
+        inputs = [self.value(input) for input in step.inputs]
         before, ctx.right = ctx.right, right
         try:
             with np.errstate(all="ignore"):
-                made = fn(ctx, *arguments)
+                if fn is step.fn and name in ("embedding", "logits"):
+                    return self._by_vocabulary(fn, *inputs)
+                made = fn(ctx, *inputs, *(ctx.weight(weight) for weight in step.weights))
         finally:
             ctx.right = before
         if name == "position_ids" and made.shape == self.facts.positions.shape:
             made = self._cut(made)
         return ctx.arithmetic.round(made, name)
+
+    def _by_vocabulary(self, fn: Callable, x: np.ndarray) -> np.ndarray:
+        """The embedding and the logits, from as much of their tables as is needed at a time."""
+        weights = self.candidate.weights
+        if x.dtype.kind != "f":
+            ids, at = np.unique(x, return_inverse=True)
+            made = fn(self.context, at.reshape(x.shape), weights.of_ids(ids))
+            return self.context.arithmetic.round(made, "embedding")
+        out = np.empty((*x.shape[:-1], self.candidate.config.vocab_size))
+        start = 0
+        for rows in weights.head():
+            made = fn(self.context, x, rows)
+            out[..., start : start + len(rows)] = self.context.arithmetic.round(made, "logits")
+            start += len(rows)
+        return out
 
     def _stated(self, name: str):
         """Positions are those that the trace states: a text need not begin at 0."""

@@ -21,7 +21,8 @@ _FULL = 3
 def render(result: Comparison) -> str:
     """The whole report."""
     quality = str(result.quality) if result.quality else ""
-    parts = [_headline(result), _tensors(result), _ladder(result), quality, _findings(result), _verdict(result)]
+    effects = [_ladder(result), quality, _impact(result)]
+    parts = [_headline(result), _tensors(result), *effects, _findings(result), _verdict(result)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -50,18 +51,18 @@ def _tensors(result: Comparison) -> str:
 def _row(line: Line, width: int) -> str:
     if line.status == MISSING:
         return f"{line.name:<{width}}  {line.status:<12}  {line.note}".rstrip()
-    numbers = (
-        f"{_times(line.cumulative):>10}  {_times(line.introduced):>10}  {line.max_abs:>9.2g}  {line.max_ulp:>8.2g}"
-    )
+    numbers = f"{times(line.cumulative):>10}  {times(line.introduced):>10}  {line.max_abs:>9.2g}  {line.max_ulp:>8.2g}"
     worst = ""
     if line.status in (WRONG, DRIFTING) and line.worst:
         sequence, position, head, entry = line.worst
-        worst = f"  worst at sequence {sequence}, position {position}, head {head}, entry {entry}"
+        token = "" if line.token is None else f" (token {line.token})"
+        worst = f"  worst at sequence {sequence}, position {position}{token}, head {head}, entry {entry}"
     note = f"  {line.note}" if line.note else ""
     return f"{line.name:<{width}}  {line.status:<12}  {numbers}  {line.cosine:>11.8f}{worst}{note}"
 
 
-def _times(worth: float | None) -> str:
+def times(worth: float | None) -> str:
+    """An error in tolerances, as text."""
     if worth is None:
         return "-"
     return "0" if worth == 0 else "∞" if math.isinf(worth) else f"{worth:.2g}"
@@ -76,7 +77,7 @@ def _ladder(result: Comparison) -> str:
     rows = ["cumulative error through the layers; | is what right runs may have"]
     for line in lines:
         bar = _bar(line.cumulative)
-        rows.append(f"{line.name:<18} {bar} {_times(line.cumulative)}")
+        rows.append(f"{line.name:<18} {bar} {times(line.cumulative)}")
     return "\n".join(rows)
 
 
@@ -87,6 +88,20 @@ def _bar(worth: float) -> str:
     length = min(max(length, 0), _BAR)
     text = "#" * length + " " * (_BAR - length)
     return text[:one] + "|" + text[one:]
+
+
+def _impact(result: Comparison) -> str:
+    if result.impacts is None:
+        return ""
+    from llama_core.traces.impact import HEADER, about, rows
+
+    found = [list(HEADER), *rows(result.impacts)] if result.impacts.each else []
+    widths = [max(len(row[n]) for row in found) for n in range(len(HEADER))] if found else []
+    lines = [
+        "  ".join(f"{c:<{w}}" if n == 0 else f"{c:>{w}}" for n, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in found
+    ]
+    return "\n".join([textwrap.fill(about(result.impacts), _WIDTH), *lines])
 
 
 def _findings(result: Comparison) -> str:

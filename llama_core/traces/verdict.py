@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_core.checkpoints.steps import LAYER_STEPS
+from llama_core.traces.align import tokens_of
 from llama_core.traces.judge import WHOLE, Judged
 from llama_core.traces.regions import STEPS
 
 if TYPE_CHECKING:
     from llama_core.traces.cause import Cause
+    from llama_core.traces.impact import Impacts
     from llama_core.traces.quality import Quality
 
 EXACT, NOISE, DRIFTING, WRONG, MISSING = "exact", "within noise", "drifting", "WRONG", "not provided"
@@ -49,7 +51,8 @@ class Line:
         status: see the module. error: the largest deviation in units of its row and head.
         cumulative, introduced: in tolerances; None where not known.
         rows, of: how many of the golden's rows were compared.
-        worst: [sequence, position, head, entry].
+        worst: [sequence, position, head, entry] of the largest deviation. token: the id at that position.
+        value, right: what the candidate and the golden trace have there.
     """
 
     name: str
@@ -66,6 +69,9 @@ class Line:
     of: int = 0
     call: int | None = None
     worst: tuple[int, int, int, int] | None = None
+    token: int | None = None
+    value: float | None = None
+    right: float | None = None
     note: str = ""
 
 
@@ -79,6 +85,8 @@ class Comparison:
         cause: why, as far as it is known.
         passed: whether everything that was asked for is there and right.
         quality: how much the candidate's predictions differ; None where logits cannot be compared.
+        tokens: sequence -> position -> id. judged: name -> what was measured.
+        impacts: what each wrong tensor does to the logits, where that was asked for.
     """
 
     golden: str
@@ -93,6 +101,8 @@ class Comparison:
     with_model: bool
     judged: dict[str, Judged] = field(repr=False, default_factory=dict)
     quality: Quality | None = None
+    tokens: dict[int, dict[int, int]] = field(repr=False, default_factory=dict)
+    impacts: Impacts | None = None
 
     def line(self, name: str) -> Line:
         return next(line for line in self.lines if line.name == name)
@@ -108,9 +118,21 @@ class Comparison:
             "first_call": self.first_call,
             "cause": self.cause.to_json() if self.cause else None,
             "predictions": vars(self.quality) if self.quality else None,
+            "errors_of_first": self._errors_of_first(),
             "findings": [vars(finding) for finding in self.findings],
+            "impacts": self.impacts.to_json() if self.impacts else None,
             "tensors": [_plain(vars(line)) for line in self.lines],
         }
+
+    def _errors_of_first(self) -> dict[str, Any] | None:
+        """The errors of the first wrong tensor in tolerances, a row for each head (or one) and a column a position."""
+        errors = self.judged[self.first].worst_map if self.first else None
+        if errors is None or not errors.rows:
+            return None
+        sequence = max(errors.rows, key=lambda pair: float(errors.rows[pair].max()))[0]
+        positions, by_head = errors.table(sequence)
+        rows = [[x if np.isfinite(x) else str(x) for x in row] for row in by_head.tolist()]
+        return {"sequence": sequence, "positions": positions, "by_head": rows}
 
     def __str__(self) -> str:
         from llama_core.traces.table import render
@@ -137,13 +159,14 @@ def conclude(run, noise_known: bool) -> Comparison:
     findings = list(run.findings)
     names = [n for n in run.known if n in judged or n in run.golden.calls_of]
     complete = {n for n in judged if judged[n].rows >= judged[n].of and not judged[n].statistics_only}
+    tokens = tokens_of(run.right)
     lines = []
     for name in names:
         if name not in judged:
             lines.append(Line(name, MISSING, note=_missing(run, name, complete, findings)))
             continue
         j = judged[name]
-        lines.append(_line(j, status[name], _notes(j, complete, findings, layers)))
+        lines.append(_line(j, status[name], _notes(j, complete, findings, layers), tokens))
     wrong = [name for name in names if status.get(name) == WRONG]
     first = min(wrong, key=lambda name: (_call_of(judged[name]), names.index(name)), default=None)
     drifting = [name for name in names if status.get(name) == DRIFTING]
@@ -170,6 +193,7 @@ def conclude(run, noise_known: bool) -> Comparison:
         passed,
         run.candidate is not None,
         judged,
+        tokens,
     )
 
 
@@ -230,9 +254,9 @@ def _notes(j: Judged, complete: set[str], findings: list[Finding], layers: int) 
     return "; ".join(notes)
 
 
-def _line(j: Judged, status: str, note: str) -> Line:
+def _line(j: Judged, status: str, note: str, tokens: dict[int, dict[int, int]]) -> Line:
     m = j.measured
-    call = _call_of(j) if status == WRONG else None
+    value, right = m.worst_values or (None, None)
     return Line(
         j.name,
         status,
@@ -246,9 +270,12 @@ def _line(j: Judged, status: str, note: str) -> Line:
         j.introduced,
         j.rows,
         j.of,
-        call,
-        m.worst,
-        note,
+        call=_call_of(j) if status == WRONG else None,
+        worst=m.worst,
+        token=tokens.get(m.worst[0], {}).get(m.worst[1]) if m.worst else None,
+        value=value,
+        right=right,
+        note=note,
     )
 
 

@@ -1,12 +1,17 @@
-"""Write a trace while a model runs: one file for each call and layer, so that memory is bounded by one layer."""
+"""Write a trace while a model runs: one file for each call and layer, so that memory is bounded by two layers.
+
+While the model computes a layer, the one before it is hashed and brought to the disk.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import struct
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -44,7 +49,8 @@ class TraceWriter:
         statistics_only: leave out the values.
 
     ``add`` takes tensors in the order of the dataflow; those of one call and layer are kept until the next layer
-    begins, then written to one file.
+    begins, then written to one file while the next layer is computed. Until then nobody may write into them; what
+    attention reads, a view of a cache, is copied.
     """
 
     def __init__(self, folder: str | PathLike[str], manifest: Manifest, statistics_only: bool = False):
@@ -53,6 +59,8 @@ class TraceWriter:
         self._statistics_only = statistics_only
         self._stack = ExitStack()
         self._kept: list[tuple[TensorRecord, np.ndarray]] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: list[Future] = []
         self._part: tuple[int, str] | None = None
         self.staged = self.place
         self.bytes_written = 0
@@ -62,6 +70,7 @@ class TraceWriter:
         try:
             self.place.parent.mkdir(parents=True, exist_ok=True)
             self.staged = self._stack.enter_context(staged_folder(self.place, is_ours))
+            self._pool = self._stack.enter_context(ThreadPoolExecutor(2, "trace"))
         except OSError as e:
             raise self._failed(e) from e
         return self
@@ -70,6 +79,7 @@ class TraceWriter:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         if problem is not None:
+            wait(self._pending)
             self._stack.__exit__(kind, problem, trace)
             if isinstance(problem, OSError):
                 raise self._failed(problem) from problem
@@ -77,6 +87,7 @@ class TraceWriter:
         try:
             with self._stack:
                 self._flush()
+                self._settle()
                 text = json.dumps(self.manifest.to_json(), separators=(",", ":")).encode()
                 write_synced(self.staged / MANIFEST, text)
         except OSError as e:
@@ -102,8 +113,9 @@ class TraceWriter:
         if part != self._part:
             self._flush()
             self._part = part
+        if name.endswith((".cache_k", ".cache_v")):
+            values = values.copy() if isinstance(values, np.ndarray) else values.detach().clone()
         stored, header = as_stored(values, self.manifest.storage_dtype)
-        wide = widened(stored, header)
         record = TensorRecord(
             name,
             number,
@@ -112,8 +124,6 @@ class TraceWriter:
             DTYPE_NAMES[header],
             rows,
             "" if self._statistics_only else f"call-{number}-{part[1]}.safetensors",
-            "" if self._statistics_only else hashlib.sha256(stored.data).hexdigest(),
-            Statistics.of(wide),
         )
         self._kept.append((record, stored))
 
@@ -122,17 +132,31 @@ class TraceWriter:
         from llama_core.traces.read import Trace
 
         self._flush()
+        self._settle()
         return Trace.open_manifest(self.place.name, self.manifest, self.staged)
 
     def _flush(self) -> None:
+        """Hand what is kept to the threads that measure and write it, once they have done what came before."""
         if not self._kept:
             return
-        records = [record for record, _ in self._kept]
-        self.manifest.tensors.extend(records)
+        self._settle()
+        assert self._pool is not None
+        kept, self._kept = self._kept, []
+        self._pending = [self._pool.submit(_measured, kept)]
         if not self._statistics_only:
-            path = self.staged / records[0].file
-            self.bytes_written += write_arrays(path, {record.name: stored for record, stored in self._kept}, records)
-        self._kept = []
+            records = [record for record, _ in kept]
+            arrays = {record.name: stored for record, stored in kept}
+            self._pending.append(self._pool.submit(write_arrays, self.staged / records[0].file, arrays, records))
+
+    def _settle(self) -> None:
+        """Wait for the threads; what they found goes into the manifest."""
+        pending, self._pending = self._pending, []
+        wait(pending)
+        for result in (future.result() for future in pending):
+            if isinstance(result, list):
+                self.manifest.tensors.extend(result)
+            else:
+                self.bytes_written += result
 
     def _failed(self, problem: OSError) -> TraceError:
         return TraceError(
@@ -168,6 +192,16 @@ def check_place(place: Path) -> None:
 def is_ours(name: str) -> bool:
     """Whether a file belongs to a trace, which a new one replaces."""
     return name in (MANIFEST, NOISE) or bool(_OURS.fullmatch(name))
+
+
+def _measured(kept: list[tuple[TensorRecord, np.ndarray]]) -> list[TensorRecord]:
+    """The records with hash and statistics."""
+    found = []
+    for record, stored in kept:
+        digest = hashlib.sha256(stored.data).hexdigest() if record.file else ""
+        values = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if record.dtype == "bfloat16" else stored
+        found.append(dataclasses.replace(record, sha256=digest, statistics=Statistics.of(values)))
+    return found
 
 
 def _part_of(name: str) -> str:

@@ -27,6 +27,7 @@ _EXPORTS = {
     "error_map": "differences",
     "checkpoint_strip": "strip",
     "gate_checks": "gate",
+    "noise_ladder": "noise_ladder",
     "head_vectors": "projections",
     "attention_maps": "chosen_heads",
 }

@@ -142,13 +142,15 @@ def error_map(
     rows: Sequence[str] | None = None,
     *,
     tolerance: float | int | None = None,
+    unit: str = "absolute error",
     title: str | None = None,
 ) -> Figure:
     """How far off an implementation is: the magnitude of its error at every head (or layer) and token.
 
     Args:
         error: [H, S], absolute; signs are dropped. tokens: S labels. rows: H names, ``head 0`` ... by default.
-        tolerance: cells above it are crossed. title: in place of the finding.
+        tolerance: cells above it are crossed. unit: what the numbers are, beside the scale.
+        title: in place of the finding.
 
     Exact cells are left white; NaN and infinite ones are crossed out. Raises InputError for wrong shapes.
     """
@@ -177,7 +179,7 @@ def error_map(
         write(ax, column, row, "×", image, float(np.clip(cell * 40, 5, 9)))
     set_token_ticks(ax.xaxis, labels, 72 * (width - 2.2) / positions)
     set_token_ticks(ax.yaxis, names, 72 * row_height)
-    bar = fig.colorbar(image, ax=ax, label="absolute error", aspect=15)
+    bar = fig.colorbar(image, ax=ax, label=unit, aspect=15)
     ticks = np.geomspace(low, top, 3)
     bar.set_ticks(ticks, labels=[number(tick) for tick in ticks])
     bar.set_ticks([], minor=True)

@@ -113,6 +113,12 @@ FIGURES = {
     "fingerprint": lambda n, labels: viz.fingerprint(
         attention(1, n, n)[0], _wrong(n), labels, labels, weights=True, hidden=~causal(n, n)
     ),
+    "noise_ladder": lambda n, labels: viz.noise_ladder(
+        [f"layers.{k // 3}.step_{k % 3}" for k in range(3 * n)],
+        {kind: np.abs(wave(1, 3 * n))[0] ** 9 for kind in ("one", "two")},
+        {kind: np.full(3 * n, 0.01) for kind in ("one", "two")},
+        wrong=["layers.0.step_2"],
+    ),
     "error_map": lambda n, labels: viz.error_map(np.abs(wave(4, n)) ** 9, labels, tolerance=0.1),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -61,6 +62,12 @@ class NameMap:
     def axes_of(self, name: str) -> str:
         found = self.find(name)
         return known_axes(found[1]) if found else ""
+
+    def length_of(self, name: str, shape: tuple[int, ...]) -> int | None:
+        """How many query positions a tensor of theirs holds, where an axis of its own says so."""
+        found = self.find(name)
+        dims = re.findall(r"\([^)]*\)|\S+", found[0].axes) if found else []
+        return shape[dims.index("S")] if "S" in dims and len(dims) == len(shape) else None
 
     def apply(self, trace, golden):
         """The trace under our names, with our axes. Names without a rule stay as they are."""
@@ -172,6 +179,35 @@ def read_map(source: str | PathLike[str]) -> NameMap:
             actual=", ".join(list(document)[:6]) or "nothing",
         )
     return NameMap([_rule(path, number, values) for number, values in enumerate(rules)])
+
+
+def to_toml(rules: Sequence[Rule], unsure: Sequence[Rule], notes: Mapping[str, str]) -> str:
+    """Rules as the text of a map; unsure ones and notes (their name -> text) as comments."""
+    parts = ["# Proposed by llama-core compare --suggest-map. What is not sure stands in comments.\nversion = 1\n"]
+    known = {rule.theirs: notes.get(rule.theirs) for rule in rules}
+    for rule in rules:
+        note = known[rule.theirs]
+        parts.append((f"# {note}\n" if note else "") + _rule_toml(rule))
+    parts += [f"# {_quoted(theirs)}: {text}\n" for theirs, text in notes.items() if theirs not in known]
+    parts += [re.sub("^", "# ", _rule_toml(rule).rstrip(), flags=re.MULTILINE) + "\n" for rule in unsure]
+    return "\n".join(parts)
+
+
+def _rule_toml(rule: Rule) -> str:
+    lines = ["[[tensor]]", f"theirs = {_quoted(rule.theirs)}", f"ours = {_quoted(rule.ours)}"]
+    if rule.axes != known_axes(rule.ours.format(n=0)):
+        lines.append(f"axes = {_quoted(rule.axes)}")
+    if rule.layout:
+        lines.append(f"layout = {_quoted(rule.layout)}")
+    if rule.times != 1:
+        lines.append(f"times = {rule.times!r}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML."""
+    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
+    return f'"{"".join(plain)}"'
 
 
 def _rule(path: Path, number: int, values: Any) -> Rule:

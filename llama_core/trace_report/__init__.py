@@ -1,0 +1,1 @@
+"""A comparison of traces as one page: ``llama-core compare --html FILE``."""
