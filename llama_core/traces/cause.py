@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,15 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
     observations = [o for c in calls if (o := _observe(run, place, c)) is not None]
-    known = tuple(m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
-    others = tuple(hypotheses(place, run.config, run.dtype))
+    catalogue = (m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
+    every = tuple(catalogue)
+    touched = _touched(run, place, call, name)
+
+    def concerned(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+        """What does not touch the first wrong tensor leaves it right."""
+        return tuple(m for m in mistakes if m.changes.config is not None or touched & m.changes.steps.keys())
+
+    known, others = concerned(every), concerned(hypotheses(place, run.config, run.dtype))
     if (nan := _by_nan(run, place, name, call, known)) is not None:
         return dataclasses.replace(nan, where=where)
     numbers = _fitted(run, place, name, call)
@@ -114,7 +122,7 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         (only_first, others, 0),
         (observations, numbers, 0),
         (only_first, numbers, 0),
-        (observations, known, _PAIRS),
+        (observations, every, _PAIRS),
     ):
         if watched and mistakes:
             diagnosis = explain(watched, mistakes, run.dtype, classes, pairs)
@@ -130,8 +138,6 @@ def _by_nan(run: _Run, place: Place, name: str, call: int, known: tuple[Mistake,
         return None
     found = []
     for mistake in known:
-        if name not in mistake.changes.steps:
-            continue
         try:
             made = run.candidate.region(place, call, changes=mistake.changes).computed(name)
         except _IMPOSSIBLE:
