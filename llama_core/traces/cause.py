@@ -97,6 +97,8 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         where = where_by_golden(run, first, call)
         return Cause((), (), "without --model nothing can be computed from the candidate's own inputs", where)
     where = where_wrong(run, place, name, call)
+    if run.candidate.provided(first, call) is None:
+        return Cause((), (), "there are statistics only, from which no cause can be told", where)
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
     observations = [o for c in calls if (o := _observe(run, place, c)) is not None]

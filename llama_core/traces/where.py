@@ -25,7 +25,7 @@ def where_wrong(run: _Run, place: Place, name: str, call: int) -> str:
     """The part of a tensor that is wrong, against what the candidate's own inputs give."""
     full = full_name(place, name)
     mine = run.candidate.provided(full, call)
-    if name == "position_ids":
+    if name == "position_ids" and mine is not None:
         return f"{name} in call {call} is {mine.tolist()}, not {run.theirs.calls[call].positions.tolist()}"
     one = introduced(run.candidate, place, call, name, run.dtype)
     if one is None:
