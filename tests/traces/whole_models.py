@@ -204,6 +204,8 @@ def run_transformers(setting, calls, folder, mistakes, shows, **options) -> Trac
 
 
 ENGINES = {"plain": run_plain, "transformers": run_transformers}
+#: transformers' Llama has biases in all four projections of attention or in none.
+PEERLESS = {("transformers", "qwen2")}
 
 
 def mountable(id) -> bool:
