@@ -44,8 +44,10 @@ TRANSFORMERS = {
     "ffn-relu": "ffn_activation",
     "block-norms-swapped": "attention_norm",
 }
-STATISTICS = ("norm-without-root", "rope-queries-not-rotated", "attention-mask-inverted", "ffn-sigmoid")
-OUTSIDE = ("1 weight squared", "2 rows of k rolled", "3 ALiBi", "5 mish", "6 attention halved")
+STATISTICS = ("norm-without-root", "rope-queries-not-rotated", "attention-mask-inverted", "qkv-v-from-k")
+#: Errors with a number or an order in them, which is read off the candidate.
+FITTED = {"2 rows of k rolled": "k-coordinates-in-another-order", "2 q doubled": "q-times-2"}
+OUTSIDE = ("1 weight squared", "3 ALiBi", "5 mish", "6 attention halved", *FITTED)
 
 
 def row(kind, ids, id):
@@ -92,6 +94,11 @@ def test_of_two_mistakes_the_first_is_found_and_after_mending_it_the_second(pair
 def test_an_error_of_no_known_kind_is_not_taken_for_a_known_mistake(id):
     found = row("outside", OUTSIDE, id)
     assert not found["passed"] and found["located"] and not found["was named"], found
+
+
+@pytest.mark.parametrize("id", FITTED)
+def test_a_factor_and_an_order_are_read_off_the_candidate(id):
+    assert row("outside", OUTSIDE, id)["named"] == [FITTED[id]]
 
 
 def test_both_engines_are_right_without_a_mistake():
