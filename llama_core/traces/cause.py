@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,18 @@ import numpy as np
 
 from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic
 from llama_core.checkpoints.explain import Diagnosis, explain
-from llama_core.checkpoints.locate import locate
 from llama_core.checkpoints.mistakes import CATALOGUE, Mistake, classes_at
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.checkpoints.observation import Observation
 from llama_core.checkpoints.steps import NO_CHANGES, Changes
 from llama_core.names import activation_axes
 from llama_core.traces.align import level
+from llama_core.traces.fitted import fitted
 from llama_core.traces.hypotheses import hypotheses
 from llama_core.traces.judge import Introduced, introduced, rowed
-from llama_core.traces.measure import hide, rounding, tolerances
+from llama_core.traces.measure import rounding, tolerances
 from llama_core.traces.regions import STEPS, Place, Unavailable, full_name, names_of
+from llama_core.traces.where import rows_of, where_by_golden, where_wrong
 
 if TYPE_CHECKING:
     from llama_core.traces.comparison import _Run
@@ -30,6 +32,8 @@ Arrays = dict[str, np.ndarray]
 _PAIRS = 150
 #: Calls that a diagnosis looks at: those before the first wrong one, that one and a few after it.
 _CALLS = 4
+#: What a mistake raises where it cannot happen: shapes that do not fit, tensors that are not there.
+_IMPOSSIBLE = (Unavailable, KeyError, ValueError, IndexError, AttributeError, ZeroDivisionError)
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,26 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     """Why ``first`` is wrong in ``call``."""
     place, name = place_of(first)
     if run.candidate is None:
-        where = _where_by_golden(run, first, call)
+        where = where_by_golden(run, first, call)
         return Cause((), (), "without --model nothing can be computed from the candidate's own inputs", where)
-    where = _where(run, place, name, call)
+    where = where_wrong(run, place, name, call)
+    if run.candidate.provided(first, call) is None:
+        return Cause((), (), "there are statistics only, from which no cause can be told", where)
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
     observations = [o for c in calls if (o := _observe(run, place, c)) is not None]
-    known = tuple(m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
-    others = tuple(hypotheses(place, run.config, run.dtype))
+    catalogue = (m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
+    every = tuple(catalogue)
+    touched = _touched(run, place, call, name)
+
+    def concerned(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+        """What does not touch the first wrong tensor leaves it right."""
+        return tuple(m for m in mistakes if m.changes.config is not None or touched & m.changes.steps.keys())
+
+    known, others = concerned(every), concerned(hypotheses(place, run.config, run.dtype))
+    if (nan := _by_nan(run, place, name, call, known)) is not None:
+        return dataclasses.replace(nan, where=where)
+    numbers = _fitted(run, place, name, call)
     classes = sorted({c for id in "5678" for c in classes_at(id, run.dtype)}, key=sorted)
     only_first = [_only(o, name) for o in observations if name in o.judged]
     diagnosis = Diagnosis((), (), "no known mistake gives these values", "")
@@ -106,13 +122,43 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         (observations, others, 0),
         (only_first, known, 0),
         (only_first, others, 0),
-        (observations, known, _PAIRS),
+        (observations, numbers, 0),
+        (only_first, numbers, 0),
+        (observations, every, _PAIRS),
     ):
-        if watched:
+        if watched and mistakes:
             diagnosis = explain(watched, mistakes, run.dtype, classes, pairs)
         if diagnosis.mistakes or diagnosis.alternatives:
             break
     return _least(diagnosis, where)
+
+
+def _by_nan(run: _Run, place: Place, name: str, call: int, known: tuple[Mistake, ...]) -> Cause | None:
+    """The one mistake that gives NaN exactly where the candidate has it; padding is compared in no other way."""
+    mine = run.candidate.provided(full_name(place, name), call)
+    if mine is None or mine.dtype.kind != "f" or not np.isnan(mine).any():
+        return None
+    found = []
+    for mistake in known:
+        try:
+            made = run.candidate.region(place, call, changes=mistake.changes).computed(name)
+        except _IMPOSSIBLE:
+            continue
+        if made.shape == mine.shape and (np.isnan(made) == np.isnan(mine)).all():
+            found.append(mistake)
+    if len(found) != 1:
+        return None
+    evidence = (
+        f'"{found[0].title}" gives NaN at exactly the {int(np.isnan(mine).sum())} places where the candidate has it'
+    )
+    return Cause((found[0],), (), evidence, "")
+
+
+def _fitted(run: _Run, place: Place, name: str, call: int) -> tuple[Mistake, ...]:
+    """Hypotheses whose numbers are taken from the first wrong tensor."""
+    if name == "position_ids" or (one := introduced(run.candidate, place, call, name, run.dtype)) is None:
+        return ()
+    return tuple(fitted(name, one, run.candidate.region(place, call)))
 
 
 def _least(diagnosis: Diagnosis, where: str) -> Cause:
@@ -146,7 +192,7 @@ def _observe(run: _Run, place: Place, call: int) -> Observation | None:
     if not found and not whole:
         return None
     reference = {name: one.right / one.unit[..., None] for name, one in found.items()}
-    reference |= {name: run.theirs.calls[call].positions[:, _rows(run, call)] for name in whole}
+    reference |= {name: run.theirs.calls[call].positions[:, rows_of(run, call)] for name in whole}
     candidate = {name: one.candidate / one.unit[..., None] for name, one in found.items()} | whole
     allowed = {name: _allowed(one, run.dtype) for name, one in found.items()}
     allowed |= dict.fromkeys(whole, 0.0)
@@ -162,7 +208,7 @@ def _observe(run: _Run, place: Place, call: int) -> Observation | None:
                 continue
             try:
                 made = region.computed(name)
-            except (Unavailable, KeyError, ValueError, IndexError, AttributeError, ZeroDivisionError):
+            except _IMPOSSIBLE:
                 continue  # it cannot happen here
             if name in found:
                 values[name] = _as_rows(run, found[name], made, call, right)
@@ -179,11 +225,6 @@ def _allowed(one: Introduced, dtype: str) -> float:
     """A value that is copied is exact when it is right; what a mistake makes of it is computed, and rounded."""
     least = FACTOR * rounding(one.right, one.unit, dtype) if not one.floors.any() else tolerances(one.floors)
     return float(least.max(initial=0))
-
-
-def _rows(run: _Run, call: int):
-    rows = run.candidate.rows(call)
-    return slice(None) if rows is None else list(rows)
 
 
 def _as_rows(run: _Run, one: Introduced, made: np.ndarray, call: int, right: np.ndarray) -> np.ndarray:
@@ -219,64 +260,6 @@ def _touched(run: _Run, place: Place, call: int, target: str) -> set[str]:
 
     visit(target)
     return found
-
-
-def _where(run: _Run, place: Place, name: str, call: int) -> str:
-    """The part of a tensor that is wrong, against what the candidate's own inputs give."""
-    full = full_name(place, name)
-    mine = run.candidate.provided(full, call)
-    if name == "position_ids":
-        return f"{name} in call {call} is {mine.tolist()}, not {run.theirs.calls[call].positions.tolist()}"
-    one = introduced(run.candidate, place, call, name, run.dtype)
-    if one is None:
-        return _where_by_golden(run, full, call)
-    right = run.candidate.region(place, call).computed(name)
-    return _located(run, full, call, mine, right, one)
-
-
-def _located(run: _Run, full: str, call: int, mine: np.ndarray, right: np.ndarray, one: Introduced) -> str:
-    facts = run.theirs.calls[call]
-    positions = facts.positions[:, _rows(run, call)]
-    letters = activation_axes(full).split()
-    finite = right[np.isfinite(right)]
-    rms = float(np.sqrt(np.mean(finite * finite))) if finite.size else 1.0
-    bad = one.worth > 1
-    limit = (tolerances(one.floors) * one.unit)[bad]
-    tolerance = float(limit.min()) / (rms or 1.0) if limit.size else 0.0
-    kept = np.ones([1] * len(letters), bool)
-    if "S" in letters:
-        shape = [1] * len(letters)
-        shape[0], shape[letters.index("S")] = positions.shape
-        kept = kept & (positions >= 0).reshape(shape)
-    if "T" in letters and full.endswith((".scores", ".cache_k", ".cache_v")):
-        keys = facts.key_positions
-        shape = [1] * len(letters)
-        shape[0], shape[letters.index("T")] = keys.shape
-        kept = kept & (keys >= 0).reshape(shape)
-        if full.endswith(".scores"):
-            kept = kept & (keys[:, None, None, :] <= positions[:, None, :, None])
-    hidden, _ = hide(mine, right)
-    if not (np.isnan(hidden) | (hidden != right))[np.broadcast_to(kept, right.shape)].any():
-        return f"{full} in call {call}, at padding"
-    with np.errstate(all="ignore"):
-        region = locate(full, " ".join(letters), hidden, right, tolerance, kept, positions, run.dtype)
-    return f"{region} (call {call})"
-
-
-def _where_by_golden(run: _Run, full: str, call: int) -> str:
-    """The part of a tensor that is wrong, against the golden trace: rows and heads."""
-    judged = run.judged[full]
-    if judged.heads is None or judged.where is None:
-        return f"{full} in call {call}"
-    bad = judged.heads > 1
-    rows, heads = np.flatnonzero(bad.any(1)), np.flatnonzero(bad.any(0))
-    text = f"{full} in call {call}"
-    if bad.shape[1] > 1 and len(heads) < bad.shape[1]:
-        text += f", confined to heads {', '.join(map(str, heads[:8]))}"
-    if len(rows) < len(bad):
-        positions = sorted(set(judged.where.position[rows].tolist()))
-        text += f", at positions {', '.join(map(str, positions[:8]))}{' and others' if len(positions) > 8 else ''}"
-    return text
 
 
 __all__ = ["Cause", "find_cause"]

@@ -168,9 +168,11 @@ class Introduced:
 
 
 def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: str) -> Introduced | None:
-    """None where the region cannot be computed."""
+    """None where the region cannot be computed, or there are statistics only."""
     full = full_name(place, name)
     values = candidate.provided(full, call)
+    if values is None:
+        return None
     facts, rows = candidate.calls[call], candidate.rows(call)
     try:
         right = candidate.region(place, call).computed(name)
