@@ -1,0 +1,50 @@
+"""Wrong answers to the exercises of 11_port_your_own: exercise, source, the mistake that the check must name."""
+
+_ROTATE = '''
+my_rotate = r"""
+static void rotate(float *x, int heads, int S) {{
+    for (int s = 0; s < S; s++)
+        for (int h = 0; h < heads; h++)
+            for (int i = 0; i < D / 2; i++) {{
+                double angle = {angle};
+                float *head = x + (s * heads + h) * D, a = head[{first}], b = head[{second}];
+                head[{first}] = a * cos(angle) - b * sin(angle);
+                head[{second}] = b * cos(angle) + a * sin(angle);
+            }}
+}}
+"""
+'''
+_RIGHT = {"angle": "position[length + s] * pow(theta, -2.0 * i / D)", "first": "i", "second": "i + D / 2"}
+_STORE = '''
+my_store = r"""
+static void store(float *cache, const float *rows, int S) {{
+    for (int s = 0; s < S; s++)
+        for (int h = 0; h < K; h++, rows += D)
+            memcpy(cache + ((size_t)h * CAPACITY + {slot}) * D, rows, sizeof *rows * D);
+}}
+"""
+'''
+_MYSTERY = """
+from llama_core.traces.mystery import ELIGIBLE, solution
+hidden = solution("friday")
+answer = {answer}
+"""
+
+
+def _rotate(**wrong: str) -> str:
+    return _ROTATE.format(**_RIGHT | wrong)
+
+
+WRONG = [
+    ("11-rotate", _rotate(first="2 * i", second="2 * i + 1"), "rope-pairs-swapped"),
+    ("11-rotate", _rotate(angle="-position[length + s] * pow(theta, -2.0 * i / D)"), "rope-sign-flipped"),
+    ("11-rotate", _rotate(angle="position[length + s] * pow(theta, -1.0 * i / D)"), "rope-exponent-halved"),
+    ("11-store", _STORE.format(slot="s"), "cache-overwritten-at-start"),
+    ("11-store", _STORE.format(slot="length + s - (length > 0)"), "cache-last-slot-overwritten"),
+    (
+        "11-mystery",
+        _MYSTERY.format(answer='f"{hidden.layer}:{next(m.id for m in ELIGIBLE if m.id != hidden.mistake.id)}"'),
+        "wrong-mistake",
+    ),
+    ("11-mystery", _MYSTERY.format(answer='f"{hidden.layer % 3 + 1}:{hidden.mistake.id}"'), "wrong-layer"),
+]
