@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import SupportsFloat
 
 import numpy as np
@@ -30,7 +30,7 @@ _MOST = 10.0
 @house_style()
 def error_ladder(
     errors: Mapping[str, Mapping[str, SupportsFloat]],
-    wrong: Mapping[str, Collection[str]] | None = None,
+    wrong: Mapping[str, Sequence[str]] | None = None,
     *,
     floor: float = 1e-5,
     title: str | None = None,
@@ -40,8 +40,8 @@ def error_ladder(
     Args:
         errors: what the run is called -> tensor -> |a − b| / |b|, in the order of the dataflow, the same tensors in
             each run; at most eight runs.
-        wrong: run -> the tensors that are wrong on their own inputs. They are crossed and orange; the others have
-            inherited their error and are blue.
+        wrong: run -> the tensors that are wrong on their own inputs, first the one where it begins. They are crossed
+            and orange; the others have inherited their error and are blue.
         floor: errors below are drawn as none, in green: two right engines differ by as much. NaN and infinite errors
             are drawn at the upper edge.
 
@@ -74,7 +74,7 @@ def error_ladder(
         ax.vlines(x[bad], floor, values[bad], color=ORANGE, linewidth=1.8)
         ax.plot(x[bad], values[bad], "X", color=ORANGE, markersize=6, gid="wrong")
         ax.plot(x[none], np.full(none.sum(), floor), "s", color=GREEN, markersize=2.5, gid="none")
-        begins[run] = names[int(bad.argmax())] if bad.any() else ""
+        begins[run] = next(iter(wrong.get(run, ())), "")
         ax.set_title(
             f"{run}: {f'begins at {begins[run]}' if begins[run] else 'nothing is wrong'}", loc="left", size=8.5
         )

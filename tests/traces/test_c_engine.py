@@ -14,7 +14,7 @@ from llama_core import Llama, Tokenizer, generate
 from llama_core.checkpoints.cases import Stream, make_weights
 from llama_core.traces import Trace, compare, record
 from llama_core.traces.read import validate
-from llama_core.traces.tiny import TINY, write_tiny
+from llama_core.traces.tiny import TINY
 
 ENGINE = Path(__file__).parents[2] / "notebooks" / "engine"
 SOURCE = (ENGINE / "llama.c").read_text()
@@ -79,11 +79,11 @@ def test_the_dump_takes_at_most_forty_lines():
 
 
 @needs_compiler
-def test_the_engine_is_right_on_the_small_reference_prefill_and_decode(program, tmp_path):
-    golden = write_tiny(tmp_path / "golden", noise=("float32",))
-    mine = traced(program, golden, tmp_path / "mine")
-    assert len(validate(mine).calls) == len(golden.calls) == 4
-    result = compare(golden, mine, model=golden.folder / "model")
+def test_the_engine_is_right_prefill_and_decode(program, golden, tmp_path):
+    trace, model = golden
+    mine = traced(program, trace, tmp_path / "mine")
+    assert len(validate(mine).calls) == len(trace.calls) == 2
+    result = compare(trace, mine, model=model)
     assert result.passed, str(result)
     missing = {line.name.split(".")[-1] for line in result.lines if line.status == "not provided"}
     assert missing == NOT_DUMPED

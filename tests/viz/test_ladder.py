@@ -26,10 +26,10 @@ def test_each_error_stands_at_its_place_as_none_inherited_or_wrong():
 
 def test_the_title_says_where_each_run_begins_to_be_wrong():
     runs = {"before": dict.fromkeys(NAMES, 1.0), "after": dict.fromkeys(NAMES, 0.0)}
-    fig = viz.error_ladder(runs, {"before": ["logits", "layers.0.q"]})
-    assert heading(fig) == "“before” begins at layers.0.q; nothing is wrong in 1 of 2 runs"
+    fig = viz.error_ladder(runs, {"before": ["layers.0.output", "layers.0.q"]})
+    assert heading(fig) == "“before” begins at layers.0.output; nothing is wrong in 1 of 2 runs"
     titles = [ax.get_title(loc="left") for ax in fig.axes]
-    assert titles == ["before: begins at layers.0.q", "after: nothing is wrong"]
+    assert titles == ["before: begins at layers.0.output", "after: nothing is wrong"]
 
 
 @pytest.mark.parametrize("error", [math.nan, math.inf, 1e9])

@@ -15,12 +15,10 @@ static void rotate(float *x, int heads, int S) {{
 """
 '''
 _RIGHT = {"angle": "position[length + s] * pow(theta, -2.0 * i / D)", "first": "i", "second": "i + D / 2"}
-_STORE = '''
-my_store = r"""
-static void store(float *cache, const float *rows, int S) {{
-    for (int s = 0; s < S; s++)
-        for (int h = 0; h < K; h++, rows += D)
-            memcpy(cache + ((size_t)h * CAPACITY + {slot}) * D, rows, sizeof *rows * D);
+_SEES = '''
+my_sees = r"""
+static int sees(int query, int t) {{
+    return {visible};
 }}
 """
 '''
@@ -39,8 +37,8 @@ WRONG = [
     ("11-rotate", _rotate(first="2 * i", second="2 * i + 1"), "rope-pairs-swapped"),
     ("11-rotate", _rotate(angle="-position[length + s] * pow(theta, -2.0 * i / D)"), "rope-sign-flipped"),
     ("11-rotate", _rotate(angle="position[length + s] * pow(theta, -1.0 * i / D)"), "rope-exponent-halved"),
-    ("11-store", _STORE.format(slot="s"), "cache-overwritten-at-start"),
-    ("11-store", _STORE.format(slot="length + s - (length > 0)"), "cache-last-slot-overwritten"),
+    ("11-sees", _SEES.format(visible="t <= query - length"), "attention-mask-top-left"),
+    ("11-sees", _SEES.format(visible="position[t] <= position[query] + 1"), "attention-mask-shows-one-future-token"),
     (
         "11-mystery",
         _MYSTERY.format(answer='f"{hidden.layer}:{next(m.id for m in ELIGIBLE if m.id != hidden.mistake.id)}"'),
