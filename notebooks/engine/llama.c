@@ -201,10 +201,14 @@ static void store(float *cache, const float *rows, int S) {
 }
 
 /* The key/value head of a query head: each serves H / K in a row. */
-static int kv_head(int h) { return h / (H / K); }
+static int kv_head(int h) {
+    return h / (H / K);
+}
 
 /* Whether a query sees the slot t: only what is not behind its own position. */
-static int sees(int query, int t) { return position[t] <= position[query]; }
+static int sees(int query, int t) {
+    return position[t] <= position[query];
+}
 
 /* The softmax of a row of scores over the slots that the query in slot `query` sees. */
 static void softmax(float *row, int T, int query) {
