@@ -25,6 +25,7 @@ _EXPORTS = {
     "cache_bytes": "cache",
     "fingerprint": "differences",
     "error_map": "differences",
+    "error_ladder": "ladder",
     "checkpoint_strip": "strip",
     "gate_checks": "gate",
     "noise_ladder": "noise_ladder",

@@ -22,6 +22,8 @@ CHECKPOINTS = {
     "9": "Sampling",
     "10": "Generation",
 }
+#: What comes after them: no checkpoint, and part of the strip only where it is the place to be marked.
+BEYOND = {"11": "Port your own"}
 
 # Only the marked cell has colours of its own; the others take the page's, light or dark.
 _CELL = "border:1px solid #8c959f;padding:4px 7px;text-align:center;font-size:12px;line-height:1.3"
@@ -50,21 +52,23 @@ def checkpoint_strip(current: str, links: Mapping[str, str] | None = None) -> Ch
     """All checkpoints, 0 to 10, with one marked.
 
     Args:
-        current: ``"0"``, ``"1"``, ``"1B"`` ... ``"10"``. links: checkpoint -> relative address, e.g. of its notebook.
+        current: ``"0"``, ``"1"``, ``"1B"`` ... ``"10"``; or ``"11"``, which then stands behind them.
+        links: checkpoint -> relative address, e.g. of its notebook.
 
     Raises:
         InputError: no such checkpoint.
     """
+    steps = CHECKPOINTS | (BEYOND if current in BEYOND else {})
     for checkpoint in (current, *(links or {})):
-        if checkpoint not in CHECKPOINTS:
+        if checkpoint not in steps:
             raise InputError(
                 f"there is no checkpoint {checkpoint!r}",
                 key="current",
-                expected=" ".join(CHECKPOINTS),
+                expected=" ".join(CHECKPOINTS | BEYOND),
                 actual=checkpoint,
             )
     cells = []
-    for checkpoint, name in CHECKPOINTS.items():
+    for checkpoint, name in steps.items():
         if checkpoint == current:
             inside = f"<strong>▸ {checkpoint} ◂</strong><br><strong>{name}</strong>"
             cells.append(f'<td style="{_HERE}" aria-current="step">{inside}</td>')
@@ -73,10 +77,10 @@ def checkpoint_strip(current: str, links: Mapping[str, str] | None = None) -> Ch
         if links and checkpoint in links:
             inside = f'<a href="{html.escape(links[checkpoint], quote=True)}" style="color:inherit">{inside}</a>'
         cells.append(f'<td style="{_CELL}">{inside}</td>')
-    label = f"Checkpoint {current} of 0 to 10: {CHECKPOINTS[current]}"
+    label = f"{'After checkpoints' if current in BEYOND else f'Checkpoint {current} of'} 0 to 10: {steps[current]}"
     table = (
         f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:0" aria-label="{label}">'
         f"<tr>{''.join(cells)}</tr></table></div>"
     )
-    text = " · ".join(f"[{c} {CHECKPOINTS[c]}]" if c == current else c for c in CHECKPOINTS)
+    text = " · ".join(f"[{c} {steps[c]}]" if c == current else c for c in steps)
     return CheckpointStrip(table, text)

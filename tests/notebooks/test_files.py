@@ -176,6 +176,8 @@ def test_the_device_is_chosen_in_one_place_and_is_the_cpu(path):
 def test_its_own_checkpoint_is_marked_and_its_gate_run(path):
     source = "\n".join(cell.source for cell in code_cells(path))
     (id,) = [c.id for c in CHECKPOINTS.values() if c.notebook == path.stem] or [None]
+    if path.stem in BEYOND:
+        assert re.search(rf'checkpoint_strip\("{path.stem.split("_")[0]}"', source)
     if id is not None:
         assert re.search(rf'checkpoint_strip\("{id}"', source)
         assert re.search(rf'\bcheck\("{id}"', source)
@@ -187,6 +189,7 @@ def test_widgets_cannot_stall_a_run(path):
     assert re.findall(r"\binteract(?:ive|_manual)?\(|\bOutput\(|clear_output|display_id|update_display", source) == []
 
 
-def test_nothing_but_notebooks_their_strictness_and_the_readmes_figures_lies_there():
+def test_nothing_but_notebooks_their_strictness_the_engine_and_the_readmes_figures_lies_there():
     names = {path.name for path in (ROOT / "notebooks").iterdir() if not path.name.startswith((".", "__"))}
-    assert names == {"conftest.py", "figures", *(path.name for path in NOTEBOOKS)}
+    assert names == {"conftest.py", "engine", "figures", *(path.name for path in NOTEBOOKS)}
+    assert {path.name for path in (ROOT / "notebooks" / "engine").iterdir()} == {"llama.c", "mistakes.toml"}

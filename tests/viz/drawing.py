@@ -80,6 +80,19 @@ def _wrong(n: int) -> dict[str, np.ndarray]:
     return {"mask never applied": softmax(3 * wave(n, n)), "moved by one key": np.roll(right, 1, axis=1)}
 
 
+def ladder(layers: int) -> tuple[dict, dict]:
+    """Errors of three runs with so many layers; the second is wrong from the middle on, the third everywhere."""
+    names = [
+        "embedding",
+        *(f"layers.{n}.{part}" for n in range(layers) for part in ("q", "scores", "output")),
+        "logits",
+    ]
+    middle = f"layers.{layers // 2}.scores"
+    late = {name: 0.0 if n < names.index(middle) else 10.0 ** (n % 5 - 4) for n, name in enumerate(names)}
+    runs = {"right": dict.fromkeys(names, 1e-7), "late": late, "all": dict.fromkeys(names, 0.5)}
+    return runs, {"late": [middle], "all": names[1::3]}
+
+
 #: Name -> the figure for n tokens.
 FIGURES = {
     "score_pipeline": lambda n, labels: viz.score_pipeline(*pipeline(n, n), labels),
@@ -119,6 +132,7 @@ FIGURES = {
         {kind: np.full(3 * n, 0.01) for kind in ("one", "two")},
         wrong=["layers.0.step_2"],
     ),
+    "error_ladder": lambda n, labels: viz.error_ladder(*ladder(n)),
     "error_map": lambda n, labels: viz.error_map(np.abs(wave(4, n)) ** 9, labels, tolerance=0.1),
 }
 

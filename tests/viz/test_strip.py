@@ -18,6 +18,13 @@ def test_the_strip_holds_all_twelve_checkpoints_in_order():
     assert [re.match(r"1B|\d+", text)[0] for text in numbers] == "0 1 1B 2 3 4 5 6 7 8 9 10".split()
 
 
+def test_what_comes_after_the_checkpoints_is_marked_behind_them_and_shown_nowhere_else():
+    strip = viz.checkpoint_strip("11")
+    assert repr(strip).endswith("9 · 10 · [11 Port your own]")
+    assert [here for _, here in cells(strip)] == [False] * 12 + [True]
+    assert 'aria-label="After checkpoints 0 to 10: Port your own"' in strip.html
+
+
 def test_only_the_current_one_is_marked():
     marked = [re.sub("<[^>]*>", "", text) for text, here in cells(viz.checkpoint_strip("1B")) if here]
     assert marked == ["▸ 1B ◂ RoPE"]
