@@ -56,7 +56,7 @@ _RETURNED = {
 }
 
 
-def interface(checkpoint: Checkpoint) -> str:
+def interface(checkpoint: Checkpoint, width: int = WIDTH) -> str:
     """The contract of a checkpoint, as text."""
     spec = checkpoint
     weights = _weights(spec)
@@ -74,12 +74,12 @@ def interface(checkpoint: Checkpoint) -> str:
         f"config: {_FIELDS[spec.id]}" if _FIELDS[spec.id] else "",
         _section("outputs, required", outputs),
         _section("outputs, welcome: they help to find a fault", welcome),
-        _legend([*spec.inputs.values(), *spec.outputs.values(), *spec.welcome.values()]),
+        _legend([*spec.inputs.values(), *spec.outputs.values(), *spec.welcome.values()], width),
         textwrap.fill(
             "Arrays are torch tensors, or numpy arrays for a function that works in numpy. Floating-point outputs may "
             "be of a wider type. A tuple in this order will do, and the bare array where there is one output. "
             f"It must hold: {spec.must_hold}.",
-            WIDTH,
+            width,
         ),
         _template(spec, weights),
     ]
@@ -106,10 +106,10 @@ def _section(title: str, rows: list[tuple[str, str, str]]) -> str:
     return "" if not rows else f"{title}:\n" + aligned([("", "", ""), *rows]).split("\n", 1)[1]
 
 
-def _legend(axes: list[str]) -> str:
+def _legend(axes: list[str], width: int) -> str:
     used = {axis for names in axes for axis in names.split()}
     return textwrap.fill(
-        "axes: " + " · ".join(f"{a} {text}" for a, text in (AXES | _MORE_AXES).items() if a in used), WIDTH
+        "axes: " + " · ".join(f"{a} {text}" for a, text in (AXES | _MORE_AXES).items() if a in used), width
     )
 
 

@@ -69,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(ids: list[str], args: argparse.Namespace) -> int:
     from llama_core.checkpoints.result import verdict
+    from llama_core.commands.terminal import text_width
 
+    width = text_width()
     results, measured = [], []
     if not args.json:
         print(_headline(args), flush=True)
@@ -79,9 +81,9 @@ def _check(ids: list[str], args: argparse.Namespace) -> int:
             result, cases, sources = judge(id)
             results.append(result)
             if not args.json:
-                print(result.line(), flush=True)
+                print(result.line(width), flush=True)
                 if args.verbose:
-                    print(result.table(), flush=True)
+                    print(result.table(width), flush=True)
             if args.report:
                 from llama_core.gate_report.measure import measure
 
@@ -94,7 +96,7 @@ def _check(ids: list[str], args: argparse.Namespace) -> int:
         document = {"passed": passed, "environment": environment(args.device)}
         print(json.dumps(document | {"checkpoints": [r.to_json() for r in results]}, indent=1))
     else:
-        print("\n" + verdict(results))
+        print("\n" + verdict(results, width))
     if args.report == "-" and not args.json:
         print("\n" + "\n\n".join(page.text() for page in pages))
     elif pages:
@@ -171,8 +173,9 @@ def _headline(args: argparse.Namespace) -> str:
 def _interface(ids: list[str]) -> int:
     from llama_core.checkpoints.interface import interface
     from llama_core.checkpoints.specification import checkpoint
+    from llama_core.commands.terminal import text_width
 
-    print("\n\n\n".join(interface(checkpoint(id)) for id in ids))
+    print("\n\n\n".join(interface(checkpoint(id), text_width()) for id in ids))
     return 0
 
 

@@ -26,7 +26,7 @@ def told(found) -> dict:
 
 
 def sweep_named(dtype, checkpoints):
-    """Every mistake of the catalogue, computed on values that do not ship."""
+    """Every mistake of the catalogue, made in each of its ways, computed on values that do not ship."""
     from observed import observe
 
     from llama_core.checkpoints.diagnose import diagnose
@@ -34,7 +34,7 @@ def sweep_named(dtype, checkpoints):
     from llama_core.checkpoints.specification import CHECKPOINTS
 
     return {
-        m.id: told(diagnose(CHECKPOINTS[m.checkpoint], observe(m.checkpoint, m.changes, dtype), dtype))
+        m.id: [told(diagnose(CHECKPOINTS[m.checkpoint], observe(m.checkpoint, way, dtype), dtype)) for way in m.ways]
         for m in CATALOGUE.values()
         if m.checkpoint in checkpoints
     }

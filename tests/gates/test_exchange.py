@@ -151,7 +151,7 @@ def test_a_missing_result_is_a_failure(answers):
 def test_results_under_other_names_are_a_failure(answers):
     place = answers / "3" / "decode" / "results.safetensors"
     save_file({"out": load_file(place)["attention_context"]}, place)
-    assert judged(answers).problem == "decode: attention_context is missing"
+    assert judged(answers).problem == "decode: attention_context is missing; there is out"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10", b"<html>", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}rest"])

@@ -72,6 +72,12 @@ def _padding_shown(position_ids, key_positions):
     return np.broadcast_to(shown, (len(position_ids), *shown.shape[1:]))
 
 
+def _padding_first(position_ids, key_positions):
+    """The causal comparison alone: padding has position -1, which is before every query."""
+    query, key = _pairs(position_ids, key_positions)
+    return key <= query
+
+
 def _transposed_scores(ctx: Context, q, k):
     scores = ctx.right(ctx, q, k)
     return scores.swapaxes(-1, -2) if scores.shape[-1] == scores.shape[-2] else scores
@@ -300,7 +306,8 @@ MISTAKES = (
         notebook="03_attention#padding",
         origin="https://github.com/turboderp/exllama/pull/101",
         changes=_shown(_padding_shown),
-        equivalent="Without padding; with padding on the right only the padded queries see any.",
+        also=(_shown(_padding_first),),
+        equivalent="Without padding; on the right a mask of slots shows it to padded queries only.",
     ),
     Mistake(
         id="attention-softmax-in-half-precision",

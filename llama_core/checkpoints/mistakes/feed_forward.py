@@ -20,6 +20,11 @@ def _with_parameters_of(name: str):
     return project
 
 
+def _with_weight_of(name: str):
+    """Each keeps its own bias."""
+    return lambda ctx, x, weight, bias: ctx.right(ctx, x, ctx.weight(f"mlp.{name}.weight"), bias)
+
+
 def _gelu(ctx: Context, gate):
     return gate * (1 + _erf(gate / math.sqrt(2))) / 2
 
@@ -48,6 +53,7 @@ MISTAKES = (
         notebook="05_feed_forward#gate",
         origin="https://github.com/ml-explore/mlx-lm/pull/767",
         changes=change(ffn_gate=_with_parameters_of("up_proj"), ffn_up=_with_parameters_of("gate_proj")),
+        also=(change(ffn_gate=_with_weight_of("up_proj"), ffn_up=_with_weight_of("gate_proj")),),
     ),
     Mistake(
         id="ffn-gelu",
