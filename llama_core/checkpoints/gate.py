@@ -115,7 +115,7 @@ def check_setting(dtype: str, device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # there, and back with a value: the device "meta" has none
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         raise CheckpointError(
             f"the device {device!r} cannot be used", key="device", actual=str(e).splitlines()[0]

@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
     ids = list(CHECKPOINTS) if args.checkpoint is None else [checkpoint(args.checkpoint).id]
     check_setting(args.dtype, args.device)
-    _check_report(args)
+    _check_combination(args)
     if args.interface:
-        return _interface(ids)
+        return _interface(ids, args)
     if args.export:
         return _export(ids, args)
     if args.prove:
@@ -131,12 +131,18 @@ def _judge(args: argparse.Namespace, stack: ExitStack):
     return judge_one
 
 
-def _check_report(args: argparse.Namespace) -> None:
-    """Refuse a report that cannot be written before anything is measured."""
-    if not args.report:
-        return
+def _check_combination(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, or cannot be written, before anything is measured."""
     from llama_core.errors import CheckpointError
 
+    for option in ("model", "implementation", "export", "results", "report"):
+        if getattr(args, option) == "":
+            raise CheckpointError(f"--{option} is empty", key=f"--{option}", hint=f"name one, or leave out --{option}")
+    if args.prove and args.model:
+        message = "--prove tries the known mistakes on the cases that ship; it does not go with --model"
+        raise CheckpointError(message, key="--model", hint="leave out --model or --prove")
+    if not args.report:
+        return
     other = next((name for name in ("interface", "export", "prove") if getattr(args, name)), None)
     if other:
         message = f"--report is of what the gates find; it does not go with --{other}"
@@ -170,11 +176,14 @@ def _headline(args: argparse.Namespace) -> str:
     return f"{subject} in {args.dtype}{where}{cases}"
 
 
-def _interface(ids: list[str]) -> int:
-    from llama_core.checkpoints.interface import interface
+def _interface(ids: list[str], args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.interface import interface, interface_facts
     from llama_core.checkpoints.specification import checkpoint
     from llama_core.commands.terminal import text_width
 
+    if args.json:
+        print(json.dumps([interface_facts(checkpoint(id)) for id in ids], indent=1))
+        return 0
     print("\n\n\n".join(interface(checkpoint(id), text_width()) for id in ids))
     return 0
 
