@@ -158,7 +158,7 @@ class CheckResult:
             return ""
         lines = [("at", c.place) for c in self.failures if not c.output and _told(c) == self.problem and c.place][:1]
         lines += [("note", note) for note in _by_note(c for c in self.failures if c.note and c.output)][:3]
-        unused = [c for c in self.checks if not c.required and c.note]
+        unused = [c for c in self.checks if not c.required and not c.output]
         if unused:
             others = f"; so in {len(unused) - 1} more" if len(unused) > 1 else ""
             lines.append(("note", f"an extra output could not be used: {_told(unused[0])}{others}"))

@@ -1,8 +1,17 @@
 """Known mistakes, planted by hand in a plain torch Llama: one table."""
 
 from plain_llama import Plain
-from planted_layers import ATTENTION, ATTENTION_OTHERWISE, FEED_FORWARD, FEED_FORWARD_OTHERWISE, NORM, OUTPUT, QKV, ROPE
+from planted_layers import (
+    ATTENTION,
+    ATTENTION_OTHERWISE,
+    FEED_FORWARD,
+    FEED_FORWARD_OTHERWISE,
+    OUTPUT,
+    QKV,
+    QKV_OTHERWISE,
+)
 from planted_model import BLOCK, CACHE, GENERATION, MODEL, SAMPLING
+from planted_norm_rope import NORM, NORM_OTHERWISE, ROPE
 
 #: id -> (checkpoint, replaced methods)
 PLANTED = {
@@ -22,6 +31,8 @@ PLANTED = {
 
 #: The same mistakes, made in another way: id -> (checkpoint, replaced methods)
 OTHERWISE = {
+    **{id: ("1", dict(norm=fn)) for id, fn in NORM_OTHERWISE.items()},
+    **{id: ("2", replaced) for id, replaced in QKV_OTHERWISE.items()},
     **{id: ("3", replaced) for id, replaced in ATTENTION_OTHERWISE.items()},
     **{id: ("5", replaced) for id, replaced in FEED_FORWARD_OTHERWISE.items()},
 }

@@ -29,6 +29,10 @@ def _gelu(ctx: Context, gate):
     return gate * (1 + _erf(gate / math.sqrt(2))) / 2
 
 
+def _quick_gelu(ctx: Context, gate):
+    return gate / (1 + np.exp(-1.702 * gate))
+
+
 def _gelu_tanh(ctx: Context, gate):
     return gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3))) / 2
 
@@ -64,6 +68,7 @@ MISTAKES = (
         mend="silu(z) = z · sigmoid(z); read hidden_act.",
         notebook="05_feed_forward#activation",
         changes=change(ffn_activation=_gelu),
+        also=(change(ffn_activation=_quick_gelu),),
     ),
     Mistake(
         id="ffn-gelu-tanh",
