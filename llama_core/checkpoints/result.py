@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_core.checkpoints.noise import Tolerance
+from llama_core.checkpoints.noise import FACTOR, Tolerance
 
 #: Columns that no line of text goes beyond.
 WIDTH = 100
@@ -145,6 +145,11 @@ class CheckResult:
     def table(self, width: int = WIDTH) -> str:
         """Every check: error, tolerance and where the tolerance comes from; a note stands below its row."""
         header, *rows = aligned([_HEADER, *(_row(c) for c in self.checks)]).split("\n")
+        sources = {c.tolerance.source for c in self.checks if c.tolerance.floor}
+        if max(map(len, rows), default=0) > width and len(sources) == 1:
+            narrow = aligned([_NARROW, *(_row(c, narrow=True) for c in self.checks)], indent="")
+            header, *rows = narrow.split("\n")
+            header = f"{header}\n(floors: {sources.pop()})"
         lines = [header]
         for check, row in zip(self.checks, rows, strict=True):
             lines.append(row)
@@ -226,9 +231,11 @@ def cause_to_json(cause: Diagnosis) -> dict[str, Any]:
 
 
 _HEADER = ("case", "path", "output", "error", "tolerance", "= factor × floor", "")
+#: Where that is too wide: the floor alone.
+_NARROW = (*_HEADER[:5], f"= {FACTOR:g} × floor", "")
 
 
-def _row(check: Check) -> tuple[str, ...]:
+def _row(check: Check, narrow: bool = False) -> tuple[str, ...]:
     verdict = "ok" if check.passed else "WRONG" if check.required else "differs" if check.output else "not used"
     verdict = verdict if check.required else f"{verdict} (extra)"
     if not check.output:
@@ -240,8 +247,8 @@ def _row(check: Check) -> tuple[str, ...]:
         check.output,
         f"{check.error:.2g}",
         tolerance,
-        str(check.tolerance),
-        verdict,
+        f"{check.tolerance.floor:.2g}" if narrow and check.tolerance.floor else str(check.tolerance),
+        verdict.replace("ok (extra)", "extra") if narrow else verdict,
     )
 
 
@@ -265,11 +272,11 @@ def _filled(text: str, width: int, first: str, rest: str) -> str:
     )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]], indent: str = "    ") -> str:
     """Rows as columns of equal width, two spaces apart; columns without any entry are left out."""
     used = [n for n in range(len(rows[0])) if any(row[n] for row in rows[1:])]
     widths = {n: max(len(row[n]) for row in rows) for n in used}
-    return "\n".join("    " + "  ".join(f"{row[n]:<{widths[n]}}" for n in used).rstrip() for row in rows)
+    return "\n".join(indent + "  ".join(f"{row[n]:<{widths[n]}}" for n in used).rstrip() for row in rows)
 
 
 def _html_row(check: Check) -> str:

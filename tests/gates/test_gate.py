@@ -354,6 +354,17 @@ def spoilt(inputs):
     return {"position_ids": torch.zeros_like(inputs["input_ids"])}
 
 
+@pytest.mark.parametrize("id", ["3", "8"])
+def test_a_table_fits_a_terminal_of_80_columns(id):
+    result = check(id, cases=small(id))
+    narrow = result.table(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    worst = result.worst
+    assert "(floors: noise.json)" in narrow and "= 4 × floor" in narrow
+    assert f"{worst.tolerance.value:.2g}" in narrow and f"{worst.tolerance.floor:.2g}" in narrow
+    assert len(narrow.splitlines()) == len(result.checks) + 2
+
+
 def test_columns_are_aligned():
     lines = check("1", cases=small("1")).table().splitlines()
     start = lines[0].index("= factor × floor")
