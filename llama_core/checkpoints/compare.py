@@ -12,7 +12,8 @@ from llama_core.names import ACTIVATIONS, LAYER_ACTIVATIONS
 #: A candidate's score at or below this counts as hidden where the reference has -inf. No score of a real model is near
 #: it, and every usual stand-in for -inf (-1e4, -1e9, finfo.min) is not above it.
 HIDDEN = -1e4
-_PADDING_COUNTS = ("0", "1", "1B", "2", "3", "4", "5", "9", "10")
+#: The checkpoints where nobody asks for the values of padding.
+_WITHOUT_PADDING = ("6", "7", "8")
 _KEY_AXIS = ("cache_k", "cache_v", "scores")
 
 
@@ -73,11 +74,11 @@ def axes_of(name: str) -> str:
 def kept_entries(checkpoint_id: str, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray | None:
     """Which entries of an output count; None for all.
 
-    From checkpoint 6 on, padding is nobody's business: it is left out along S, and along T in cache_k, cache_v and
-    scores (whose hidden entries ``masked_scores`` proves). Checkpoint 3 leaves nothing out: there a row that sees
-    nothing must be zeros.
+    In a block, a model and a cache, padding is nobody's business: it is left out along S, and along T in cache_k,
+    cache_v and scores (whose hidden entries ``masked_scores`` proves). Checkpoint 3 leaves nothing out: there a row
+    that sees nothing must be zeros.
     """
-    if checkpoint_id in _PADDING_COUNTS:
+    if checkpoint_id not in _WITHOUT_PADDING:
         return None
     positions = inputs["position_ids"] if "position_ids" in inputs else positions_of(inputs["attention_mask"])
     real = positions >= 0

@@ -19,6 +19,7 @@ class Checkpoint:
         inputs: name -> axes of what an implementation receives. Axes are the project's letters.
         outputs: name -> axes of what it must return; ``N`` in a name stands for every layer.
         welcome: name -> axes of what it may return besides, to be located more exactly.
+        reads: the configuration's fields that the formula needs, in words; empty for none.
         must_hold: what the cases establish, in a sentence.
         procedure: the float64 reference.
         notebook: where it is taught.
@@ -34,6 +35,7 @@ class Checkpoint:
     cases: tuple[Case, ...]
     notebook: str
     welcome: dict[str, str]
+    reads: str = ""
 
     def case(self, name: str) -> Case:
         for case in self.cases:

@@ -11,49 +11,59 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama_core.checkpoints.compare import kept_entries, scale
-from llama_core.checkpoints.mistakes import Mistake, candidates_for
+from llama_core.checkpoints.mistakes import candidates_for
 from llama_core.checkpoints.noise import EXACT, generic, tolerances
 from llama_core.checkpoints.procedures import run_procedure
 from llama_core.checkpoints.specification import CHECKPOINTS, Checkpoint
-from llama_core.checkpoints.steps import NO_CHANGES
+from llama_core.checkpoints.steps import NO_CHANGES, Changes
 
 Arrays = dict[str, np.ndarray]
+#: A mistake's id, and one way to make it.
+Way = tuple[str, Changes]
+#: In the place of an id: nothing is wrong.
+_RIGHT = ""
 
 
 def find_classes(checkpoint_id: str, dtype: str = "float32") -> list[frozenset[str]]:
     """Sets of two or more mistakes that show at a checkpoint and agree within tolerance on all of its small cases."""
     checkpoint = CHECKPOINTS[checkpoint_id]
-    groups: list[list[Mistake | None]] = [[None, *candidates_for(checkpoint_id)]]  # None stands for the right values
+    groups = [_candidates(checkpoint_id)]
     for case in sorted(checkpoint.small_cases, key=lambda case: _cost(case.values(dtype)[0])):
         groups = [part for group in groups for part in _split(checkpoint, case, group, dtype)]
-        groups = [group for group in groups if len(group) > 1]
-    return [frozenset(m.id for m in group if m) for group in groups if None not in group]
+        groups = [group for group in groups if len({id for id, _ in group}) > 1]
+    found = [frozenset(id for id, _ in group) for group in groups]
+    return list(dict.fromkeys(members for members in found if _RIGHT not in members))
 
 
 def find_invisible(checkpoint_id: str, dtype: str = "float32") -> frozenset[str]:
     """The candidate mistakes that make no difference at a checkpoint."""
     checkpoint = CHECKPOINTS[checkpoint_id]
-    group: list[Mistake | None] = [None, *candidates_for(checkpoint_id)]
+    group = _candidates(checkpoint_id)
     for case in checkpoint.small_cases:
-        group = next(part for part in _split(checkpoint, case, group, dtype) if None in part)
-    return frozenset(m.id for m in group if m)
+        group = next(part for part in _split(checkpoint, case, group, dtype) if part[0][0] == _RIGHT)
+    return frozenset(id for id, _ in group) - {_RIGHT}
 
 
-def _split(checkpoint: Checkpoint, case, group: Sequence[Mistake | None], dtype: str) -> list[list[Mistake | None]]:
+def _candidates(checkpoint_id: str) -> list[Way]:
+    """The right values, and every way to make every mistake that may show."""
+    return [(_RIGHT, NO_CHANGES), *((m.id, way) for m in candidates_for(checkpoint_id) for way in m.ways)]
+
+
+def _split(checkpoint: Checkpoint, case, group: Sequence[Way], dtype: str) -> list[list[Way]]:
     """The parts of a group that agree on one case; each is compared with the first of every part."""
     inputs, weights = case.values(dtype)
     allowed = {name: t.value for name, t in tolerances(checkpoint, case, dtype).items()}
-    parts: list[tuple[Arrays, list[Mistake | None]]] = []
-    for mistake in group:
-        changes = mistake.changes if mistake else NO_CHANGES
+    parts: list[tuple[Arrays, list[Way]]] = []
+    for way in group:
+        changes = way[1]
         values = run_procedure(checkpoint.procedure, inputs, weights, case.config, changes=changes)
         values = {name: values[name] for name in values if generic(name) in checkpoint.outputs}
         for first, members in parts:
             if _agree(checkpoint, inputs, values, first, allowed):
-                members.append(mistake)
+                members.append(way)
                 break
         else:
-            parts.append((values, [mistake]))
+            parts.append((values, [way]))
     return [members for _, members in parts]
 
 

@@ -227,7 +227,8 @@ def read_results(folder: Path, checkpoint: Checkpoint, case: Case) -> dict[str, 
             found[name] = _read_npy(place / f"{name}.npy")
     if not found:
         shown = f"{checkpoint.id}/{slug(case.name)}"
-        raise Unfit(f"no result: {shown}/results.safetensors or {shown}/{names[0]}.npy is not there")
+        what = "; these are the cases, not a program's answers" if (place / "case.json").is_file() else ""
+        raise Unfit(f"no result: {shown}/results.safetensors or {shown}/{names[0]}.npy is not there{what}")
     return found
 
 

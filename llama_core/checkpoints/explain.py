@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import reduce
+from itertools import combinations, product
 
 import numpy as np
 
@@ -141,7 +142,10 @@ class _Search:
         return ranked
 
     def _judge(self, mistakes: tuple[Mistake, ...]) -> Explanation:
-        changes = _together(mistakes)
+        """Made in whichever way comes nearest."""
+        return min((self._judge_way(mistakes, way) for way in _ways(mistakes)), key=lambda e: e.worth)
+
+    def _judge_way(self, mistakes: tuple[Mistake, ...], changes: Changes) -> Explanation:
         first = self.observations[0]
         if first.glimpse is not None:
             seen = self._nearest(first.glimpse, self.allowed[0], changes)
@@ -164,7 +168,9 @@ class _Search:
 
     def _judge_by_own_noise(self, mistakes: tuple[Mistake, ...]) -> Explanation:
         """A mistaken computation may be more sensitive to rounding than the right one: its own spread counts."""
-        changes = _together(mistakes)
+        return min((self._judge_way_by_own_noise(mistakes, way) for way in _ways(mistakes)), key=lambda e: e.worth)
+
+    def _judge_way_by_own_noise(self, mistakes: tuple[Mistake, ...], changes: Changes) -> Explanation:
         worth = distance = 0.0
         for observation, allowed in zip(self.observations, self.allowed, strict=True):
             exact = observation.evaluate(changes, REFERENCE)
@@ -199,11 +205,9 @@ def _allowed(observations: Sequence[Observation]) -> list[dict[str, float]]:
     return [{name: allowed(o, name) for name in o.tolerances} for o in observations]
 
 
-def _together(mistakes: tuple[Mistake, ...]) -> Changes:
-    changes = mistakes[0].changes
-    for mistake in mistakes[1:]:
-        changes = combine(changes, mistake.changes)
-    return changes
+def _ways(mistakes: tuple[Mistake, ...]) -> list[Changes]:
+    """Every way to make one or several mistakes together."""
+    return [reduce(combine, ways) for ways in product(*(mistake.ways for mistake in mistakes))]
 
 
 def _verdict(search: _Search, ranked: list[Explanation], classes, where: str) -> Diagnosis:
@@ -265,7 +269,10 @@ def _promising_pairs(
     first = next(name for name in wrong_outputs(observation))
 
     def gain(mistake: Mistake) -> tuple[bool, float]:
-        mistaken = observation.evaluate(mistake.changes, REFERENCE)
+        return min(gain_of(way) for way in mistake.ways)
+
+    def gain_of(changes: Changes) -> tuple[bool, float]:
+        mistaken = observation.evaluate(changes, REFERENCE)
         nearer = sum(
             math.log(rms_distance(observation, mistaken, name) / rms_distance(observation, observation.reference, name))
             for name in observation.judged

@@ -115,7 +115,7 @@ def check_setting(dtype: str, device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # there, and back with a value: the device "meta" has none
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         raise CheckpointError(
             f"the device {device!r} cannot be used", key="device", actual=str(e).splitlines()[0]
@@ -143,8 +143,9 @@ def _nothing(spec: Checkpoint, subject: str, dtype: str, device: str, why: str) 
     return CheckResult(spec.id, spec.title, subject, dtype, device, (_failure("", "", why),))
 
 
-def _failure(case: str, path: str, note: str) -> Check:
-    return Check(case, path, "", float("inf"), EXACT, False, note=note)
+def _failure(case: str, path: str, note: str, place: Any = None, required: bool = True) -> Check:
+    """Nothing to compare."""
+    return Check(case, path, "", float("inf"), EXACT, False, required, note, place=str(place or ""))
 
 
 def judge(
@@ -165,7 +166,7 @@ def judge(
             try:
                 outputs = source.produce(spec, case, inputs, weights, dtype)
             except Unfit as e:
-                checks.append(_failure(case.name, source.path, e.message))
+                checks.append(_failure(case.name, source.path, e.message, e.actual))
                 continue
             rows, compared = _compare(spec, case, source.path, inputs, weights, reference, outputs, dtype, margins)
             checks += rows
@@ -208,14 +209,13 @@ def _compare(
     for name in [*required, *(n for n in output_names(spec, reference) if n not in required)]:
         if name not in outputs:
             if name in required:
-                rows.append(_failure(case.name, path, f"{name} is missing"))
+                rows.append(_failure(case.name, path, f"{name} is missing{_given_instead(outputs, reference)}"))
             continue
         axes = spec.outputs.get(generic(name)) or axes_of(name)
         try:
             compared[name] = as_compared(outputs[name], reference[name], name, axes, spec, dtype)
         except Unfit as e:
-            if name in required:
-                rows.append(_failure(case.name, path, e.message))
+            rows.append(_failure(case.name, path, e.message, required=name in required))
             continue
         kept = kept_entries(spec.id, name, inputs)
         note = ""
@@ -227,3 +227,9 @@ def _compare(
             note = f"{name} has NaN"
         rows.append(Check(case.name, path, name, found, tolerance, found <= tolerance.value, name in required, note))
     return rows, compared
+
+
+def _given_instead(outputs: dict[str, Any], reference: Arrays) -> str:
+    """The outputs under names that nobody asked for."""
+    unknown = [name for name in outputs if name not in reference]
+    return f"; there is {', '.join(unknown[:3])}{' …' if len(unknown) > 3 else ''}" if unknown else ""

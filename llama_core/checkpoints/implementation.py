@@ -6,9 +6,11 @@ import dis
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -24,16 +26,20 @@ from llama_core.errors import CheckpointError
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[dict[str, Any], dict[str, Any], LlamaConfig], Any]
+_WIDER = ("float64", "float128", "longdouble")
 #: Types that hold every value of the type asked for.
 _WIDE_ENOUGH = {
-    "float32": ("float32", "float64"),
-    "bfloat16": ("bfloat16", "float32", "float64"),
-    "float16": ("float16", "float32", "float64"),
+    "float32": ("float32", *_WIDER),
+    "bfloat16": ("bfloat16", "float32", *_WIDER),
+    "float16": ("float16", "float32", *_WIDER),
 }
 
-
+#: Characters of an exception's text that are kept.
+_LONGEST = 500
+#: Where code lies that nobody who is judged has written.
+_LIBRARIES = ("<frozen", sysconfig.get_path("stdlib"), f"{Path(__file__).parents[1]}{os.sep}")
 #: torch's types that numpy has under the same name.
-_IN_NUMPY = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64")
+_IN_NUMPY = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,7 @@ def as_implementation(thing: Any, checkpoint: Checkpoint, name: str | None = Non
     name = name or getattr(thing, "__qualname__", type(thing).__name__)
     method = getattr(thing, "run", None)
     if callable(method):
-        made: Any = thing() if inspect.isclass(thing) else thing
-        run = made.run
+        run = _made(thing, name).run if inspect.isclass(thing) else method
         return Implementation(name, run, arrays_of(run))
     if inspect.isclass(thing):
         from llama_core.checkpoints.own import drop_in
@@ -110,6 +115,20 @@ def as_implementation(thing: Any, checkpoint: Checkpoint, name: str | None = Non
     return Implementation(name, thing, arrays_of(thing))
 
 
+def _made(cls: type, name: str) -> Any:
+    try:
+        return cls()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:
+        raise CheckpointError(
+            f"{name}() {_describe(e)}",
+            key="implementation",
+            expected="a class with a method run is made without arguments",
+            actual=_where(e),
+        ) from e
+
+
 def load(spec: str) -> Any:
     """The object that ``module:name`` or ``file.py:name`` means.
 
@@ -123,9 +142,9 @@ def load(spec: str) -> Any:
         )
     try:
         found: Any = _module(place)
-    except CheckpointError:
+    except (CheckpointError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as e:
+    except BaseException as e:
         raise CheckpointError(
             f"{place} could not be imported: {_one_line(e)}", file=place, key="implementation", actual=_where(e)
         ) from e
@@ -220,21 +239,29 @@ def call(
         given, own = (
             {name: _give(x, dtype, device, implementation.arrays) for name, x in a.items()} for a in (inputs, weights)
         )
-        returned = implementation.run(given, own, case.config)
-    except (Exception, SystemExit) as e:
+        return _named(implementation.run(given, own, case.config), checkpoint, case)
+    except (Unfit, KeyboardInterrupt):
+        raise
+    except BaseException as e:  # SystemExit, a test library's failure, a cancelled task: none ends the run
         raise Unfit(_describe(e), actual=_where(e)) from e
-    return _named(returned, checkpoint, case)
 
 
 def _named(returned: Any, checkpoint: Checkpoint, case: Case) -> dict[str, Any]:
     names = required_outputs(checkpoint, case)
     if isinstance(returned, Mapping):
         return {str(name): value for name, value in returned.items()}
-    if isinstance(returned, Sequence) and len(returned) == len(names) > 1:
-        return dict(zip(names, returned, strict=True))
     if len(names) == 1 and hasattr(returned, "shape"):
         return {names[0]: returned}
-    raise Unfit(f"returned {_kind(returned)}, not {{{', '.join(map(repr, names))}: array}}")
+    if isinstance(returned, tuple | list) and len(returned) == len(names):
+        return dict(zip(names, returned, strict=True))
+    found = f"{_kind(returned)} of {len(returned)}" if isinstance(returned, tuple | list) else _kind(returned)
+    raise Unfit(f"returned {found}, not {{{_listed(names)}: array}}")
+
+
+def _listed(names: list[str]) -> str:
+    """The names in quotes; of many, the first and the last."""
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted if len(quoted) <= 4 else [*quoted[:2], "…", quoted[-1]])
 
 
 def required_outputs(checkpoint: Checkpoint, case: Case) -> list[str]:
@@ -257,7 +284,7 @@ def as_compared(
     """
     found, array = describe_array(value)
     if array is None:
-        raise Unfit(f"{name} is {found}, not an array")
+        raise Unfit(f"{name} is {found}, not an array of numbers")
     if reference.dtype.kind == "f":
         allowed = _WIDE_ENOUGH[computed_in(checkpoint, dtype)]
         if found not in allowed:
@@ -278,17 +305,28 @@ def describe_array(value: Any) -> tuple[str, np.ndarray | None]:
     if isinstance(value, Foreign):
         return value.kind, value.array
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        found = str(value.dtype).removeprefix("torch.")
+        return _describe_tensor(value)
+    if not isinstance(value, int | float | list | tuple) and not hasattr(value, "__array__"):
+        return _kind(value), None
+    try:
+        array = np.asarray(value)
+    except Exception:  # rows of different length, or whatever another library's array raises
+        return f"{_kind(value)} that numpy cannot read", None
+    if array.dtype.kind in "fiubc":
+        return array.dtype.name, array
+    return f"an array of {array.dtype.name}", None
+
+
+def _describe_tensor(value: Any) -> tuple[str, np.ndarray | None]:
+    found = str(value.dtype).removeprefix("torch.")
+    if value.is_complex():  # numpy has it, and no output is
+        return found, np.zeros(tuple(value.shape), np.complex64)
+    try:
         value = value.detach().cpu()
         return found, (value if found in _IN_NUMPY else value.float()).numpy()
-    if isinstance(value, np.ndarray | np.generic | int | float | list | tuple):
-        try:
-            array = np.asarray(value)
-        except ValueError:  # rows of different length
-            return _kind(value), None
-        if array.dtype.kind in "fiubc":
-            return array.dtype.name, array
-    return _kind(value), None
+    except (RuntimeError, TypeError):  # sparse, nested, quantized, or on the device "meta"
+        layout = str(value.layout).removeprefix("torch.")
+        return f"a tensor of {found} whose values cannot be read ({value.device}, {layout})", None
 
 
 def _give(x: np.ndarray, dtype: str, device: str, arrays: str) -> Any:
@@ -306,13 +344,17 @@ def _give(x: np.ndarray, dtype: str, device: str, arrays: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}"
 
 
 def _one_line(e: BaseException) -> str:
-    text = " ".join(str(e).split())
-    if len(text) > 160:
-        text = text[:157] + "..."
+    try:
+        text = " ".join(str(e).split())
+    except Exception:  # an exception that cannot be printed
+        text = ""
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 3] + "..."
     return f"{type(e).__name__}: {text}" if text else type(e).__name__
 
 
@@ -323,6 +365,7 @@ def _describe(e: BaseException) -> str:
 
 
 def _where(e: BaseException) -> str | None:
-    """The last line of somebody else's code in a traceback."""
+    """The last line of somebody else's code in a traceback, libraries left out where they can be."""
     frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename != __file__]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+    written = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "site-packages" not in f.filename]
+    return f"{(written or frames)[-1].filename}:{(written or frames)[-1].lineno}" if frames else None

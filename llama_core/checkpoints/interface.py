@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 from llama_core.checkpoints.noise import generic
 from llama_core.checkpoints.result import WIDTH, aligned
@@ -10,21 +11,6 @@ from llama_core.checkpoints.specification import Checkpoint
 from llama_core.names import AXES, PARAMETERS
 
 _MORE_AXES = {"P": "prompt positions", "N": "entries", "W": "bytes of the longest piece"}
-#: The configuration's fields that a checkpoint's formula needs.
-_FIELDS = {
-    "0": "all",
-    "1": "rms_norm_eps",
-    "1B": "head_dim, rope_theta, rope_layout, rope_scaling, max_position_embeddings",
-    "2": "head_dim",
-    "3": "",
-    "4": "",
-    "5": "",
-    "6": "those of 1, 1B and 2",
-    "7": "those of 6, and num_hidden_layers",
-    "8": "those of 7",
-    "9": "",
-    "10": "those of 7",
-}
 #: Inputs that are no activations.
 _ABOUT = {
     "attention_mask": "1 for real tokens, 0 for padding",
@@ -56,7 +42,7 @@ _RETURNED = {
 }
 
 
-def interface(checkpoint: Checkpoint) -> str:
+def interface(checkpoint: Checkpoint, width: int = WIDTH) -> str:
     """The contract of a checkpoint, as text."""
     spec = checkpoint
     weights = _weights(spec)
@@ -71,19 +57,34 @@ def interface(checkpoint: Checkpoint) -> str:
         "run(inputs, weights, config) -> {name: array}",
         _section("inputs", inputs),
         _section("weights (rows first: y = x Wᵀ)", [(name, *facts) for name, facts in weights.items()]),
-        f"config: {_FIELDS[spec.id]}" if _FIELDS[spec.id] else "",
+        f"config: {spec.reads}" if spec.reads else "",
         _section("outputs, required", outputs),
         _section("outputs, welcome: they help to find a fault", welcome),
-        _legend([*spec.inputs.values(), *spec.outputs.values(), *spec.welcome.values()]),
+        _legend([*spec.inputs.values(), *spec.outputs.values(), *spec.welcome.values()], width),
         textwrap.fill(
             "Arrays are torch tensors, or numpy arrays for a function that works in numpy. Floating-point outputs may "
             "be of a wider type. A tuple in this order will do, and the bare array where there is one output. "
             f"It must hold: {spec.must_hold}.",
-            WIDTH,
+            width,
         ),
         _template(spec, weights),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def interface_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The same for machines: names with their axes."""
+    return {
+        "checkpoint": checkpoint.id,
+        "title": checkpoint.title,
+        "formula": checkpoint.formula,
+        "inputs": checkpoint.inputs,
+        "weights": {name: {"axes": axes[1:-1], "when": when} for name, (axes, when) in _weights(checkpoint).items()},
+        "outputs": checkpoint.outputs,
+        "welcome": checkpoint.welcome,
+        "config": checkpoint.reads,
+        "must_hold": checkpoint.must_hold,
+    }
 
 
 def _weights(spec: Checkpoint) -> dict[str, tuple[str, str]]:
@@ -106,10 +107,10 @@ def _section(title: str, rows: list[tuple[str, str, str]]) -> str:
     return "" if not rows else f"{title}:\n" + aligned([("", "", ""), *rows]).split("\n", 1)[1]
 
 
-def _legend(axes: list[str]) -> str:
+def _legend(axes: list[str], width: int) -> str:
     used = {axis for names in axes for axis in names.split()}
     return textwrap.fill(
-        "axes: " + " · ".join(f"{a} {text}" for a, text in (AXES | _MORE_AXES).items() if a in used), WIDTH
+        "axes: " + " · ".join(f"{a} {text}" for a, text in (AXES | _MORE_AXES).items() if a in used), width
     )
 
 

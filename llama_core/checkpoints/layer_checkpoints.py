@@ -42,6 +42,7 @@ def foundation() -> Checkpoint:
             for n, (name, config) in enumerate(configs.items())
         ),
         notebook="00_foundation",
+        reads="all",
         welcome={},
     )
 
@@ -94,6 +95,7 @@ def rms_norm() -> Checkpoint:
             ),
         ),
         notebook="01_rms_norm",
+        reads="rms_norm_eps",
         welcome={},
     )
 
@@ -160,6 +162,7 @@ def rope() -> Checkpoint:
             case("llama-2-7b", "H = 32, D = 128", 120, LLAMA_2_7B, range(2046, 2050), large=True),
         ),
         notebook="01b_rope",
+        reads="head_dim, rope_theta, rope_layout, rope_scaling, max_position_embeddings",
         welcome={},
     )
 
@@ -192,6 +195,7 @@ def qkv_projection() -> Checkpoint:
             case("llama-2-7b", "E = 4096, H = K = 32, D = 128", 204, LLAMA_2_7B, tokens=2, batch=1, large=True),
         ),
         notebook="02_qkv_projection",
+        reads="head_dim",
         welcome={},
     )
 

@@ -97,13 +97,21 @@ def _positions(wrong, kept, axis: int, positions: np.ndarray) -> str:
     right = np.setdiff1d(positions[counted & ~hit & rows[:, None]], found)
     if not len(right):
         return ""
+    padding, found = found[found < 0], found[found >= 0]  # padding has no position; -1 says so
+    if not len(found):
+        return "padding queries"
+    if not (right >= 0).any():
+        return "real tokens" if not len(padding) else ""
+    right = right[right >= 0]
     if len(found) == 1:
-        return f"position {found[0]}"
-    if (right < found.min()).all():
-        return f"positions >= {found.min()}"
-    if (right > found.max()).all():
-        return f"positions <= {found.max()}"
-    return f"positions {_list(found)}"
+        words = f"position {found[0]}"
+    elif (right < found.min()).all():
+        words = f"positions >= {found.min()}"
+    elif (right > found.max()).all():
+        words = f"positions <= {found.max()}"
+    else:
+        words = f"positions {_list(found)}"
+    return f"padding queries and {words}" if len(padding) else words
 
 
 def _indices(letter: str, hit: np.ndarray, counted: np.ndarray) -> str:

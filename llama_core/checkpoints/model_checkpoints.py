@@ -40,6 +40,7 @@ def block() -> Checkpoint:
             case("biased", "with biases", 605, BIASED, offset),
         ),
         notebook="06_transformer_block",
+        reads="those of 1, 1B and 2",
         welcome={
             "attention_norm": "B S E",
             "q": "B S H D",
@@ -96,6 +97,7 @@ def full_model() -> Checkpoint:
             ),
         ),
         notebook="07_full_model",
+        reads="those of 6, and num_hidden_layers",
         welcome={"embedding": "B S E", "final_norm": "B S E"},
     )
 
@@ -149,6 +151,7 @@ def kv_cache() -> Checkpoint:
             ),
         ),
         notebook="08_kv_cache",
+        reads="those of 7",
         welcome={},
     )
 
@@ -247,5 +250,6 @@ def generation() -> Checkpoint:
             ),
         ),
         notebook="10_generation",
+        reads="those of 7",
         welcome={},
     )

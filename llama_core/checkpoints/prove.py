@@ -20,13 +20,15 @@ from llama_core.checkpoints.mistakes import Mistake, mistakes_for
 from llama_core.checkpoints.noise import EXACT, computed_in, generic, tolerances
 from llama_core.checkpoints.procedures import run_procedure
 from llama_core.checkpoints.specification import CHECKPOINTS, Checkpoint
+from llama_core.checkpoints.steps import Changes
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Catch:
-    """How clearly one mistake shows: on the case and output where error over tolerance is largest.
+    """How clearly one mistake shows: on the case and output where error over tolerance is largest. Of several ways to
+    make it, the one that shows least.
 
     Attributes:
         error: ``max |mistaken - right| / rms(right)``; for whole numbers the fraction that differs.
@@ -128,7 +130,15 @@ def _cases(checkpoint_id: str) -> tuple[Case, ...]:
 
 
 def _best(mistake: Mistake, trials: list[_Trial]) -> Catch:
-    return max((catch for trial in trials for catch in trial.catches(mistake)), key=lambda c: (c.caught, c.ratio))
+    """Where it shows most clearly; made in whichever way shows least."""
+
+    def clearness(catch: Catch) -> tuple[bool, float]:
+        return catch.caught, catch.ratio
+
+    return min(
+        (max((c for t in trials for c in t.catches(mistake, way)), key=clearness) for way in mistake.ways),
+        key=clearness,
+    )
 
 
 class _Trial:
@@ -145,9 +155,9 @@ class _Trial:
     def _run(self, **arguments) -> Arrays:
         return run_procedure(self.checkpoint.procedure, self.inputs, self.weights, self.case.config, **arguments)
 
-    def catches(self, mistake: Mistake) -> list[Catch]:
+    def catches(self, mistake: Mistake, way: Changes) -> list[Catch]:
         """The error of every required output."""
-        values = self._run(arithmetic=self.arithmetic, changes=mistake.changes)
+        values = self._run(arithmetic=self.arithmetic, changes=way)
         catches = []
         for name, right in self.reference.items():
             if generic(name) not in self.checkpoint.outputs:

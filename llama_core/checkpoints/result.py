@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_core.checkpoints.noise import Tolerance
+from llama_core.checkpoints.noise import FACTOR, Tolerance
 
 #: Columns that no line of text goes beyond.
 WIDTH = 100
@@ -32,6 +32,7 @@ class Check:
         passed: whether the error is within it.
         required: whether the verdict depends on it; an output that is merely welcome never fails a gate.
         note: what a person should know besides.
+        place: the line of somebody's code that raised, where one did.
     """
 
     case: str
@@ -42,6 +43,7 @@ class Check:
     passed: bool
     required: bool = True
     note: str = ""
+    place: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,6 +57,7 @@ class Check:
             "passed": self.passed,
             "required": self.required,
             "note": self.note,
+            "place": self.place,
         }
 
 
@@ -108,7 +111,7 @@ class CheckResult:
     @property
     def problem(self) -> str:
         """Why there was nothing to compare, in one line; empty where there was."""
-        return next((f"{c.case}: {c.note}" if c.case else c.note for c in self.failures if not c.output), "")
+        return next((_told(c) for c in self.failures if not c.output), "")
 
     @property
     def worst(self) -> Check | None:
@@ -116,46 +119,59 @@ class CheckResult:
         measured = [c for c in self.checks if c.required and c.output]
         return max(measured, key=strain, default=None)
 
-    def line(self) -> str:
-        """The result in one line."""
+    def line(self, width: int = WIDTH) -> str:
+        """The result in one line, cut at the width; ``verdict`` tells a failure in full."""
         head = f"{self.id:<3} {self.title:<18} {'PASS' if self.passed else 'FAIL'}  "
-        return head + self.summary()
+        return _shortened(head + self.summary(), width)
 
     def summary(self) -> str:
-        """What was found, in half a line."""
+        """What was found, in a sentence."""
         required = [c for c in self.checks if c.required]
         if self.problem:
-            return _shortened(self.problem, 71)
+            return self.problem
         if self.passed:
             worst = self.worst
             count = f"{len(required):>3} checks"
+            others = "" if all(c.passed for c in self.checks) else "; extra outputs differ"
             if worst is None or worst.tolerance.value == 0:
-                return f"{count}, all exact"
-            return f"{count}, largest error {strain(worst):.0%} of its tolerance"
+                return f"{count}, all exact{others}"
+            return f"{count}, largest error {strain(worst):.0%} of its tolerance{others}"
         worst = self.worst
         assert worst is not None
         found = f"{worst.error:.2g}" if math.isfinite(worst.error) else "not finite"
         allowed = f"tolerance {worst.tolerance.value:.2g}" if worst.tolerance.value else "exact values expected"
-        return _shortened(
-            f"{len(self.failures)} of {len(required)} wrong; {worst.case}: {worst.output} {found}, {allowed}", 71
-        )
+        return f"{len(self.failures)} of {len(required)} wrong; {worst.case}: {worst.output} {found}, {allowed}"
 
-    def table(self) -> str:
-        """Every check: error, tolerance and where the tolerance comes from."""
-        return aligned([_HEADER, *(_row(c) for c in self.checks)])
+    def table(self, width: int = WIDTH) -> str:
+        """Every check: error, tolerance and where the tolerance comes from; a note stands below its row."""
+        header, *rows = aligned([_HEADER, *(_row(c) for c in self.checks)]).split("\n")
+        sources = {c.tolerance.source for c in self.checks if c.tolerance.floor}
+        if max(map(len, rows), default=0) > width and len(sources) == 1:
+            narrow = aligned([_NARROW, *(_row(c, narrow=True) for c in self.checks)], indent="")
+            header, *rows = narrow.split("\n")
+            header = f"{header}\n(floors: {sources.pop()})"
+        lines = [header]
+        for check, row in zip(self.checks, rows, strict=True):
+            lines.append(row)
+            if check.note:
+                lines.append(_filled(check.note, width, " " * 8, " " * 8))
+        return "\n".join(lines)
 
-    def explanation(self) -> str:
+    def explanation(self, width: int = WIDTH) -> str:
         """The cause of a failure, as indented lines; empty for a pass or where nothing is known."""
-        notes = list(dict.fromkeys(f"{c.case}: {c.note}" for c in self.failures if c.note and c.output))[:3]
-        lines = [("note", note) for note in notes]
+        if self.passed:
+            return ""
+        lines = [("at", c.place) for c in self.failures if not c.output and _told(c) == self.problem and c.place][:1]
+        lines += [("note", note) for note in _by_note(c for c in self.failures if c.note and c.output)][:3]
+        unused = [c for c in self.checks if not c.required and not c.output]
+        if unused:
+            others = f"; so in {len(unused) - 1} more" if len(unused) > 1 else ""
+            lines.append(("note", f"an extra output could not be used: {_told(unused[0])}{others}"))
         if self.cause is not None:
             lines.append(("cause", str(self.cause)))
             for mistake in self.cause.mistakes:
                 lines += [("mend", mistake.mend), ("more", f"llama-core explain {mistake.id}")]
-        return "\n".join(
-            textwrap.fill(text, WIDTH, initial_indent=f"    {label:<6}", subsequent_indent=" " * 10)
-            for label, text in lines
-        )
+        return "\n".join(_filled(text, width, f"    {label:<6}", " " * 10) for label, text in lines)
 
     def feedback(self) -> str:
         """The verdict in words for someone who learns: no figures, so that it reads the same on every machine."""
@@ -215,34 +231,57 @@ def cause_to_json(cause: Diagnosis) -> dict[str, Any]:
 
 
 _HEADER = ("case", "path", "output", "error", "tolerance", "= factor × floor", "")
+#: Where that is too wide: the floor alone.
+_NARROW = (*_HEADER[:5], f"= {FACTOR:g} × floor", "")
 
 
-def _row(check: Check) -> tuple[str, ...]:
-    verdict = "ok" if check.passed else "WRONG" if check.required else "differs"
+def _row(check: Check, narrow: bool = False) -> tuple[str, ...]:
+    verdict = "ok" if check.passed else "WRONG" if check.required else "differs" if check.output else "not used"
+    verdict = verdict if check.required else f"{verdict} (extra)"
     if not check.output:
-        return check.case, check.path, _shortened(check.note, 60), "", "", "", verdict
+        return check.case, check.path, "", "", "", "", verdict
     tolerance = f"{check.tolerance.value:.2g}" if check.tolerance.value else "0"
-    note = f"{verdict}; {check.note}" if check.note else verdict
     return (
         check.case,
         check.path,
         check.output,
         f"{check.error:.2g}",
         tolerance,
-        str(check.tolerance),
-        note if check.required else f"{verdict} (extra)",
+        f"{check.tolerance.floor:.2g}" if narrow and check.tolerance.floor else str(check.tolerance),
+        verdict.replace("ok (extra)", "extra") if narrow else verdict,
     )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def _told(check: Check) -> str:
+    """Its note, with the case it is about."""
+    return f"{check.case}: {check.note}" if check.case else check.note
+
+
+def _by_note(checks: Iterable[Check]) -> list[str]:
+    """Every note once, with the cases that have it."""
+    cases: dict[str, dict[str, None]] = {}
+    for check in checks:
+        cases.setdefault(check.note, {})[check.case] = None
+    return [f"{', '.join(names)}: {note}" for note, names in cases.items()]
+
+
+def _filled(text: str, width: int, first: str, rest: str) -> str:
+    """Wrapped; a path or a name is never broken."""
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]], indent: str = "    ") -> str:
     """Rows as columns of equal width, two spaces apart; columns without any entry are left out."""
     used = [n for n in range(len(rows[0])) if any(row[n] for row in rows[1:])]
     widths = {n: max(len(row[n]) for row in rows) for n in used}
-    return "\n".join("    " + "  ".join(f"{row[n]:<{widths[n]}}" for n in used).rstrip() for row in rows)
+    return "\n".join(indent + "  ".join(f"{row[n]:<{widths[n]}}" for n in used).rstrip() for row in rows)
 
 
 def _html_row(check: Check) -> str:
-    cells = "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in _row(check))
+    row = [*_row(check)[:-1], "; ".join(filter(None, (_row(check)[-1], check.note)))]
+    cells = "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
     return f"<tr style='color:#c62828'>{cells}</tr>" if check.required and not check.passed else f"<tr>{cells}</tr>"
 
 
@@ -257,11 +296,11 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def verdict(results: Iterable[CheckResult]) -> str:
+def verdict(results: Iterable[CheckResult], width: int = WIDTH) -> str:
     """PASS, or the first FAIL with its cause."""
     results = list(results)
     first = next((r for r in results if not r.passed), None)
     if first is None:
         return f"PASS  {len(results)} of {len(results)} checkpoints" if len(results) != 1 else "PASS"
-    head = f"FAIL at checkpoint {first.id}, {first.title}: {first.problem or first.summary()}"
-    return "\n".join(part for part in (textwrap.fill(head, WIDTH), first.explanation()) if part)
+    head = f"FAIL at checkpoint {first.id}, {first.title}: {first.summary()}"
+    return "\n".join(part for part in (_filled(head, width, "", "  "), first.explanation(width)) if part)

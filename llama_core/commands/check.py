@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
     ids = list(CHECKPOINTS) if args.checkpoint is None else [checkpoint(args.checkpoint).id]
     check_setting(args.dtype, args.device)
-    _check_report(args)
+    _check_combination(args)
     if args.interface:
-        return _interface(ids)
+        return _interface(ids, args)
     if args.export:
         return _export(ids, args)
     if args.prove:
@@ -69,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(ids: list[str], args: argparse.Namespace) -> int:
     from llama_core.checkpoints.result import verdict
+    from llama_core.commands.terminal import text_width
 
+    width = text_width()
     results, measured = [], []
     if not args.json:
         print(_headline(args), flush=True)
@@ -79,9 +81,9 @@ def _check(ids: list[str], args: argparse.Namespace) -> int:
             result, cases, sources = judge(id)
             results.append(result)
             if not args.json:
-                print(result.line(), flush=True)
+                print(result.line(width), flush=True)
                 if args.verbose:
-                    print(result.table(), flush=True)
+                    print(result.table(width), flush=True)
             if args.report:
                 from llama_core.gate_report.measure import measure
 
@@ -94,7 +96,7 @@ def _check(ids: list[str], args: argparse.Namespace) -> int:
         document = {"passed": passed, "environment": environment(args.device)}
         print(json.dumps(document | {"checkpoints": [r.to_json() for r in results]}, indent=1))
     else:
-        print("\n" + verdict(results))
+        print("\n" + verdict(results, width))
     if args.report == "-" and not args.json:
         print("\n" + "\n\n".join(page.text() for page in pages))
     elif pages:
@@ -129,12 +131,18 @@ def _judge(args: argparse.Namespace, stack: ExitStack):
     return judge_one
 
 
-def _check_report(args: argparse.Namespace) -> None:
-    """Refuse a report that cannot be written before anything is measured."""
-    if not args.report:
-        return
+def _check_combination(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, or cannot be written, before anything is measured."""
     from llama_core.errors import CheckpointError
 
+    for option in ("model", "implementation", "export", "results", "report"):
+        if getattr(args, option) == "":
+            raise CheckpointError(f"--{option} is empty", key=f"--{option}", hint=f"name one, or leave out --{option}")
+    if args.prove and args.model:
+        message = "--prove tries the known mistakes on the cases that ship; it does not go with --model"
+        raise CheckpointError(message, key="--model", hint="leave out --model or --prove")
+    if not args.report:
+        return
     other = next((name for name in ("interface", "export", "prove") if getattr(args, name)), None)
     if other:
         message = f"--report is of what the gates find; it does not go with --{other}"
@@ -168,11 +176,15 @@ def _headline(args: argparse.Namespace) -> str:
     return f"{subject} in {args.dtype}{where}{cases}"
 
 
-def _interface(ids: list[str]) -> int:
-    from llama_core.checkpoints.interface import interface
+def _interface(ids: list[str], args: argparse.Namespace) -> int:
+    from llama_core.checkpoints.interface import interface, interface_facts
     from llama_core.checkpoints.specification import checkpoint
+    from llama_core.commands.terminal import text_width
 
-    print("\n\n\n".join(interface(checkpoint(id)) for id in ids))
+    if args.json:
+        print(json.dumps([interface_facts(checkpoint(id)) for id in ids], indent=1))
+        return 0
+    print("\n\n\n".join(interface(checkpoint(id), text_width()) for id in ids))
     return 0
 
 

@@ -11,13 +11,13 @@ import difflib
 import json
 import textwrap
 
+from llama_core.commands.terminal import text_width
 from llama_core.errors import CheckpointError
 
 EXAMPLES = """\
   llama-core explain
   llama-core explain rope-pairs-swapped
 """
-_WIDTH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def explain(mistake) -> str:
     """A mistake as a page of text."""
     from llama_core.checkpoints.specification import checkpoint
 
-    spec = checkpoint(mistake.checkpoint)
+    spec, width = checkpoint(mistake.checkpoint), text_width()
     parts = {
         "looks like": mistake.looks_like,
         "why": mistake.why,
@@ -71,7 +71,7 @@ def explain(mistake) -> str:
     lines = [
         textwrap.fill(
             text,
-            _WIDTH,
+            width,
             initial_indent=f"  {label:<12}",
             subsequent_indent=" " * 14,
             break_long_words=False,
@@ -80,7 +80,7 @@ def explain(mistake) -> str:
         for label, text in parts.items()
         if text
     ]
-    title = textwrap.fill(f"{mistake.id}: {mistake.title}", _WIDTH, break_on_hyphens=False)
+    title = textwrap.fill(f"{mistake.id}: {mistake.title}", width, break_on_hyphens=False)
     return "\n".join([title, "", *lines])
 
 
@@ -93,11 +93,11 @@ def _listing() -> str:
     for spec in CHECKPOINTS.values():
         lines += ["", f"{spec.id}  {spec.title}"]
         lines += [
-            f"  {m.id:<{width}}  {textwrap.shorten(m.title, _WIDTH - width - 4, placeholder=' …')}"
+            f"  {m.id:<{width}}  {textwrap.shorten(m.title, text_width() - width - 4, placeholder=' …')}"
             for m in mistakes_for(spec.id)
         ]
     return "\n".join([f"{len(CATALOGUE)} known mistakes; llama-core explain ID tells more", *lines])
 
 
 def _facts(mistake) -> dict:
-    return {f.name: getattr(mistake, f.name) for f in dataclasses.fields(mistake) if f.name != "changes"}
+    return {f.name: getattr(mistake, f.name) for f in dataclasses.fields(mistake) if f.name not in ("changes", "also")}

@@ -131,7 +131,7 @@ def validation(measured: Measured, spec: Checkpoint) -> Section:
 def _verdict(check: Check) -> Inline:
     if check.passed:
         return Mark("ok", True) if check.required else "ok (extra)"
-    return Mark("WRONG", False) if check.required else "differs (extra)"
+    return Mark("WRONG", False) if check.required else "differs (extra)" if check.output else "not used (extra)"
 
 
 def _source(check: Check) -> str:

@@ -26,7 +26,7 @@ def told(found) -> dict:
 
 
 def sweep_named(dtype, checkpoints):
-    """Every mistake of the catalogue, computed on values that do not ship."""
+    """Every mistake of the catalogue, made in each of its ways, computed on values that do not ship."""
     from observed import observe
 
     from llama_core.checkpoints.diagnose import diagnose
@@ -34,7 +34,7 @@ def sweep_named(dtype, checkpoints):
     from llama_core.checkpoints.specification import CHECKPOINTS
 
     return {
-        m.id: told(diagnose(CHECKPOINTS[m.checkpoint], observe(m.checkpoint, m.changes, dtype), dtype))
+        m.id: [told(diagnose(CHECKPOINTS[m.checkpoint], observe(m.checkpoint, way, dtype), dtype)) for way in m.ways]
         for m in CATALOGUE.values()
         if m.checkpoint in checkpoints
     }
@@ -58,18 +58,20 @@ def sweep_outside(dtype, checkpoints):
 def sweep_planted(dtype, checkpoints):
     """Every mistake planted in the plain torch Llama, through the gate."""
     import torch
-    from planted import PLANTED, planted
+    from planted import OTHERWISE, PLANTED, planted
 
     from llama_core.checkpoints import check
     from llama_core.checkpoints.specification import CHECKPOINTS
 
     torch.set_num_threads(1)
     judged = {}
-    for id, (checkpoint_id, _) in PLANTED.items():
+    tables = (("", PLANTED), (", otherwise", OTHERWISE))
+    for made, table, id in [(m, t, id) for m, t in tables for id in t]:
+        checkpoint_id = table[id][0]
         if checkpoint_id in checkpoints:
             cases = CHECKPOINTS[checkpoint_id].small_cases
-            result = check(checkpoint_id, planted(id), dtype=dtype, cases=cases)
-            judged[id] = {"passed": result.passed} | (told(result.cause) if result.cause else {"named": []})
+            result = check(checkpoint_id, planted(id, table), dtype=dtype, cases=cases)
+            judged[id + made] = {"passed": result.passed} | (told(result.cause) if result.cause else {"named": []})
     return judged
 
 

@@ -87,6 +87,13 @@ def test_a_right_implementation_is_status_0(llama_core, norm):
         ["check", "1", "--implementation", "no_colon"],
         ["check", "1", "--results", "/nowhere/at/all"],
         ["check", "1", "--model", "/nowhere/at/all"],
+        ["check", "--device", "meta"],
+        ["check", "1", "--export", ""],
+        ["check", "1", "--results", ""],
+        ["check", "1", "--implementation", ""],
+        ["check", "1", "--model", ""],
+        ["check", "1", "--report", ""],
+        ["check", "1", "--prove", "--model", "stories"],
         ["explain", "nothing-of-this-name-zzz"],
     ],
 )
@@ -114,6 +121,25 @@ def test_the_interface_names_every_input_and_output(llama_core, id):
         assert name in out and f"[{', '.join(axes.split())}]" in out
     assert spec.must_hold in " ".join(out.split())
     assert lines_fit(out)
+
+
+def test_the_interface_as_json_holds_the_same_names(llama_core):
+    status, out, _ = llama_core("check", "5", "--interface", "--json")
+    (told,) = json.loads(out)
+    assert status == 0
+    assert told["outputs"] == CHECKPOINTS["5"].outputs and told["welcome"] == CHECKPOINTS["5"].welcome
+    assert told["weights"]["mlp.up_proj.bias"] == {"axes": "F", "when": "where config.mlp_bias"}
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "100", "300"])
+def test_text_is_as_wide_as_the_terminal_and_never_wider_than_a_reader_likes(llama_core, norm, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for argv in (["check", "1", "--implementation", f"{norm}:other_eps", "--fast"], ["explain", "norm-eps-1e-6"]):
+        _, out, _ = llama_core(*argv)
+        longest = max(len(line) for line in out.splitlines() if "norm.py" not in line and "http" not in line)
+        assert longest <= min(int(columns), WIDTH), out
+    _, out, _ = llama_core("explain", "norm-eps-1e-6")
+    assert max(map(len, out.splitlines())) > min(int(columns), WIDTH) - 25  # and it makes use of it
 
 
 def test_export_then_results_in_another_run(llama_core, tmp_path):

@@ -23,8 +23,8 @@ def is_named(id, named, dtype) -> bool:
 
 @pytest.mark.parametrize("id", CATALOGUE)
 def test_every_mistake_is_named_on_values_that_do_not_ship(id):
-    found = results("named", "float32")[id]
-    assert is_named(id, found["named"], "float32"), found
+    for found in results("named", "float32")[id]:
+        assert is_named(id, found["named"], "float32"), found
 
 
 # These are too close to the noise of right implementations; the proof of the gates says so, too.
@@ -33,8 +33,8 @@ UNNAMED_IN_BFLOAT16 = {"norm-in-half-precision", "attention-softmax-in-half-prec
 
 @pytest.mark.parametrize("id", [m.id for m in CATALOGUE.values() if m.checkpoint in CHECKPOINTS_SWEPT["bfloat16"]])
 def test_every_mistake_is_named_in_bfloat16_save_those_within_its_noise(id):
-    found = results("named", "bfloat16")[id]
-    assert is_named(id, found["named"], "bfloat16") != (id in UNNAMED_IN_BFLOAT16), found
+    for found in results("named", "bfloat16")[id]:
+        assert is_named(id, found["named"], "bfloat16") != (id in UNNAMED_IN_BFLOAT16), found
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,19 @@ def test_location_names_the_head_and_the_positions_from_which_on_it_is_wrong():
     candidate[1, 12:, 3] += 0.2
     candidate[1, 12:, 3, 1] += 0.3
     assert located(candidate, positions=POSITIONS).startswith("x is wrong, confined to positions >= 17, head 3")
+
+
+def test_location_calls_padding_padding_and_no_position():
+    positions = np.stack([np.arange(20) - 3, np.arange(20)])
+    positions[0, :3] = -1
+    candidate = REFERENCE.copy()
+    candidate[0, :3] **= 3
+    assert located(candidate, positions=positions) == "x is wrong, confined to row 0 of the batch, padding queries"
+    candidate[0, 12:] **= 3
+    assert "padding queries and positions >= 9" in located(candidate, positions=positions)
+    candidate = REFERENCE.copy()
+    candidate[0, 3:] **= 3
+    assert located(candidate, positions=positions).endswith("row 0 of the batch, real tokens")
 
 
 def test_location_names_a_row_of_the_batch_and_a_range_of_coordinates():

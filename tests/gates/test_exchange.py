@@ -148,10 +148,14 @@ def test_a_missing_result_is_a_failure(answers):
     assert "no result: 3/decode/results.safetensors or 3/decode/attention_context.npy is not there" in result.problem
 
 
+def test_the_folder_of_the_cases_is_not_taken_for_one_of_answers(answers):
+    assert "these are the cases, not a program's answers" in judged(answers.parent / "cases").problem
+
+
 def test_results_under_other_names_are_a_failure(answers):
     place = answers / "3" / "decode" / "results.safetensors"
     save_file({"out": load_file(place)["attention_context"]}, place)
-    assert judged(answers).problem == "decode: attention_context is missing"
+    assert judged(answers).problem == "decode: attention_context is missing; there is out"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10", b"<html>", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}rest"])

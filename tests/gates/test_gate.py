@@ -69,15 +69,36 @@ def test_a_mistake_is_named_with_what_to_do():
         ),
         (lambda q: {"attention_context": q.half()}, "attention_context is float16, expected float32"),
         (lambda q: {"attention_context": q.long()}, "attention_context is int64, expected float32"),
-        (lambda q: {"attention_context": None}, "attention_context is None, not an array"),
-        (lambda q: {"attention_context": "zeros"}, "attention_context is a str, not an array"),
-        (lambda q: {"context": q}, "attention_context is missing"),
+        (lambda q: {"attention_context": None}, "attention_context is None, not an array of numbers"),
+        (lambda q: {"attention_context": "zeros"}, "attention_context is a str, not an array of numbers"),
+        (
+            lambda q: {"attention_context": np.full(q.shape, None)},
+            "attention_context is an array of object, not an array of numbers",
+        ),
+        (
+            lambda q: {"attention_context": np.full(q.shape, "x")},
+            "attention_context is an array of str32, not an array of numbers",
+        ),
+        (lambda q: {"attention_context": q + 0j}, "attention_context is complex64, expected float32"),
+        (
+            lambda q: {"attention_context": q.to_sparse()},
+            "attention_context is a tensor of float32 whose values cannot be read (cpu, sparse_coo), not an array of "
+            "numbers",
+        ),
+        (
+            lambda q: {"attention_context": q.to("meta")},
+            "attention_context is a tensor of float32 whose values cannot be read (meta, strided), not an array of "
+            "numbers",
+        ),
+        (lambda q: {"context": q}, "attention_context is missing; there is context"),
+        (lambda q: (q, q), "returned a tuple of 2, not {'attention_context': array}"),
         (lambda q: None, "returned None, not {'attention_context': array}"),
         (
             lambda q: {"attention_context": q[9, 9, 9, 9]},
             "raised IndexError: index 9 is out of bounds for dimension 0 with size 2",
         ),
         (lambda q: exit(3), "called sys.exit(3)"),
+        (lambda q: pytest.fail("the learner's own test"), "raised Failed: the learner's own test"),
     ],
 )
 def test_what_cannot_be_compared_is_one_clear_line(returned, line):
@@ -87,10 +108,21 @@ def test_what_cannot_be_compared_is_one_clear_line(returned, line):
     assert "\n" not in result.line()
 
 
+def test_an_exception_is_shown_with_the_line_of_the_implementation_not_of_a_library():
+    def raises_in_torch(inputs, weights, config):
+        return torch.nn.functional.linear(inputs["q_rotated"], inputs["cache_k"][0, 0])[9]
+
+    result = check("3", raises_in_torch, cases=small("3")[:1])
+    line = raises_in_torch.__code__.co_firstlineno + 1
+    assert f"at    {__file__}:{line}" in result.explanation()
+    assert f"{__file__}:{line}" in verdict([result])
+
+
 def test_nan_fails_and_is_called_nan():
     result = check("3", lambda i, w, c: i["q_rotated"] * float("nan"), cases=small("3"))
     assert not result.passed
-    assert "attention_context has NaN" in result.explanation()
+    named = ", ".join(case.name for case in small("3"))
+    assert f"note {named}: attention_context has NaN" in " ".join(result.explanation().split())
     assert result.cause.mistake is None
 
 
@@ -123,6 +155,24 @@ def test_a_welcome_output_that_differs_never_fails_a_gate_but_is_shown():
     assert result.passed
     assert {c.output for c in result.checks if not c.passed} == {"scores"}
     assert "differs (extra)" in result.table()
+
+
+def test_a_welcome_output_of_another_shape_is_told_and_helps_nobody():
+    def cut(inputs, weights, config):
+        seen = implementations(checkpoint("3"))[1].run(inputs, weights, config)
+        return seen | {"scores": seen["scores"][:, :1], "attention_weights": None}
+
+    result = check("3", cut, cases=small("3"))
+    assert result.passed
+    assert result.line().endswith("; extra outputs differ")
+    assert "scores has shape [2, 1, 6, 6], expected [2, 4, 6, 6] = [B, H, S, T]" in result.table()
+    assert "attention_weights is None, not an array of numbers" in result.table()
+    assert result.table().count("not used (extra)") == 2 * len(small("3"))
+
+    wrong = check("3", lambda i, w, c: cut(i, w, c) | {"attention_context": i["q_rotated"]}, cases=small("3"))
+    told = " ".join(wrong.explanation().split())
+    assert "an extra output could not be used: prefill: scores has shape [2, 1, 6, 6]" in told
+    assert "so in 13 more" in told
 
 
 def test_a_checkpoint_without_any_check_has_not_passed():
@@ -209,7 +259,15 @@ def test_a_wrong_subclass_is_judged_not_the_layer():
     assert result.cause.mistake.id == "norm-without-eps"
 
 
-@pytest.mark.parametrize("thing", [lambda q, k, v, mask, scale: q, 5, int, RMSNorm])
+class NeedsArguments:
+    def __init__(self, size):
+        self.size = size
+
+    def run(self, inputs, weights, config):
+        return None
+
+
+@pytest.mark.parametrize("thing", [lambda q, k, v, mask, scale: q, 5, int, RMSNorm, NeedsArguments])
 def test_what_is_no_implementation_fails_in_one_line_and_does_not_raise(thing):
     result = check("9", thing, cases=small("9"))
     assert not result.passed
@@ -222,6 +280,28 @@ def test_a_tuple_is_read_in_the_order_of_the_outputs():
         return out["q"], out["k"], out["v"]
 
     assert check("2", run, cases=small("2")).passed
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: [x]])
+def test_one_output_may_come_bare_or_as_a_tuple_of_one(wrap):
+    def run(inputs, weights, config):
+        return wrap(implementations(checkpoint("1"))[0].run(inputs, weights, config)["attention_norm"])
+
+    assert check("1", run, cases=small("1")).passed
+
+
+def test_an_array_of_another_library_is_read_if_numpy_can():
+    class Theirs:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return self.values
+
+    def run(inputs, weights, config):
+        return {"attention_norm": Theirs(numpy_norm(inputs, weights, config))}
+
+    assert check("1", Implementation("theirs", run, "numpy"), cases=small("1")).passed
 
 
 def test_an_unknown_checkpoint_dtype_or_device_is_an_error():
@@ -245,6 +325,44 @@ def test_the_verdict_is_pass_or_the_first_fail_with_its_cause():
     assert verdict([right]) == "PASS"
     assert verdict([right, wrong]).startswith("FAIL at checkpoint 3, Attention")
     assert "explain attention-scale-d" in verdict([right, wrong])
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_a_failure_is_told_in_full_within_the_width_and_no_path_is_broken(width):
+    words = " ".join(f"word{n}" for n in range(18))
+    path = "/a/very/long/path/that/a/person/will/want/to/copy/with/one/click/x.py"
+
+    def raises(inputs, weights, config):
+        raise RuntimeError(f"{words} {path}")
+
+    result = check("3", raises, cases=small("3"))
+    told = verdict([result], width)
+    assert words in " ".join(told.split()) and path in told
+    assert max(len(line) for line in told.splitlines() if "/" not in line) <= width
+    assert len(result.line(width)) <= width and result.line(width).endswith("...")
+    table = result.table(width)
+    assert words in " ".join(table.split()) and path in table
+
+
+def test_a_wrong_value_is_told_in_full():
+    result = check("8", lambda i, w, c: implementations(checkpoint("8"))[0].run(i, w, c) | spoilt(i), cases=small("8"))
+    told = " ".join(verdict([result], 80).split())
+    assert "exact values expected" in told and "..." not in told
+
+
+def spoilt(inputs):
+    return {"position_ids": torch.zeros_like(inputs["input_ids"])}
+
+
+@pytest.mark.parametrize("id", ["3", "8"])
+def test_a_table_fits_a_terminal_of_80_columns(id):
+    result = check(id, cases=small(id))
+    narrow = result.table(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    worst = result.worst
+    assert "(floors: noise.json)" in narrow and "= 4 × floor" in narrow
+    assert f"{worst.tolerance.value:.2g}" in narrow and f"{worst.tolerance.floor:.2g}" in narrow
+    assert len(narrow.splitlines()) == len(result.checks) + 2
 
 
 def test_columns_are_aligned():

@@ -187,7 +187,7 @@ def test_whatever_it_does_is_one_line_and_the_next_checkpoint_runs(mine, body, l
         )
     assert first.problem == f"ordinary: {line}"
     assert not first.passed
-    assert second.problem.startswith("half: returned a ndarray, not")  # it was called, and answered
+    assert second.problem.startswith("half: returned an ndarray, not")  # it was called, and answered
 
 
 def test_after_a_hang_the_rest_of_the_checkpoint_is_not_run(mine):

@@ -68,9 +68,10 @@ def test_a_mistake_never_changes_a_shape(checkpoint):
     for case in checkpoint.small_cases[1:4] if whole else checkpoint.small_cases:
         _, right = outputs(checkpoint, case)
         shapes = {name: (v.shape, v.dtype.kind) for name, v in right.items()}
-        for m in mistakes_for(checkpoint.id) if whole else candidates_for(checkpoint.id):
-            _, wrong = outputs(checkpoint, case, m.changes)
-            assert {name: (v.shape, v.dtype.kind) for name, v in wrong.items()} == shapes, (m.id, case.name)
+        tried = mistakes_for(checkpoint.id) if whole else candidates_for(checkpoint.id)
+        for id, way in [(m.id, way) for m in tried for way in m.ways]:
+            _, wrong = outputs(checkpoint, case, way)
+            assert {name: (v.shape, v.dtype.kind) for name, v in wrong.items()} == shapes, (id, case.name)
 
 
 EQUIVALENT = [
@@ -112,6 +113,18 @@ def test_a_mistake_is_invisible_where_it_is_said_to_be(id, checkpoint_id, case_n
     _, wrong = outputs(checkpoint, case, CATALOGUE[id].changes)
     for name in right:
         assert error(wrong[name], right[name], kept_entries(checkpoint_id, name, inputs)) < 1e-12, name
+
+
+def test_the_ways_to_make_one_mistake_differ_in_their_values():
+    for m in CATALOGUE.values():
+        for way in m.also:
+            checkpoint = CHECKPOINTS[m.checkpoint]
+            differ = [
+                error(outputs(checkpoint, case, way)[1][name], usual) > 1e-3
+                for case in checkpoint.small_cases
+                for name, usual in outputs(checkpoint, case, m.changes)[1].items()
+            ]
+            assert any(differ), m.id
 
 
 def test_two_mistakes_act_together_whichever_steps_they_change():

@@ -2,7 +2,7 @@
 
 import pytest
 from plain_llama import Plain
-from planted import PLANTED
+from planted import OTHERWISE, PLANTED
 from sweep import CHECKPOINTS_SWEPT, results
 
 from llama_core.checkpoints import check
@@ -43,3 +43,10 @@ def test_a_planted_mistake_is_caught_and_named(id, dtype):
     assert not found["passed"]
     assert len(found["named"]) == 1, found
     assert any({id, *found["named"]} <= alike for alike in [{id}, *classes_at(checkpoint_id, dtype)]), found
+
+
+@pytest.mark.parametrize("dtype", CHECKPOINTS_SWEPT)
+@pytest.mark.parametrize("id", OTHERWISE)
+def test_a_mistake_made_in_another_way_is_named_as_the_same(id, dtype):
+    found = results("planted", dtype)[f"{id}, otherwise"]
+    assert not found["passed"] and found["named"] == [id], found

@@ -54,6 +54,14 @@ def test_a_change_that_changes_nothing_is_not_caught():
     assert caught.error == 0
 
 
+def test_a_mistake_is_caught_only_if_it_is_in_each_of_its_ways():
+    words = dict.fromkeys(("title", "looks_like", "why", "mend"), "Half.")
+    seen = CATALOGUE["attention-no-scale"].changes
+    for ways in ((seen, NO_CHANGES), (NO_CHANGES, seen)):
+        half = Mistake(id="half", checkpoint="3", notebook="03_attention#mask", changes=ways[0], also=ways[1:], **words)
+        assert not prove_mistake(half).caught
+
+
 def test_counts_and_json_say_the_same(proof):
     told = json.loads(json.dumps(proof.to_json(), allow_nan=False))
     assert told["total"] == len(CATALOGUE) == sum(total for _, total in proof.counts().values())

@@ -67,7 +67,7 @@ def mistakes_for(checkpoint_id: str) -> tuple[Mistake, ...]:
 
 def candidates_for(checkpoint_id: str) -> tuple[Mistake, ...]:
     """The mistakes that may show at a checkpoint: its own, then those of the checkpoints that it contains."""
-    inner = [id for id in CONTAINED[checkpoint_id] if id != checkpoint_id]
+    inner = [id for id in CONTAINED.get(checkpoint_id, ()) if id != checkpoint_id]
     return tuple(m for id in (checkpoint_id, *inner) for m in mistakes_for(id))
 
 

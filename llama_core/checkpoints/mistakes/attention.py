@@ -66,10 +66,24 @@ def _top_left(position_ids, key_positions):
     return (key <= query) & (key_positions >= 0)[:, None, None, :]
 
 
-def _padding_shown(position_ids, key_positions):
-    query, key = _slots(position_ids, key_positions)
-    shown = key <= query + key_positions.shape[1] - position_ids.shape[1]
-    return np.broadcast_to(shown, (len(position_ids), *shown.shape[1:]))
+def _top_left_in_chunks(position_ids, key_positions):
+    """``is_causal=query.shape[2] > 1``: a single query is not masked."""
+    if position_ids.shape[1] == 1:
+        return _everything(position_ids, key_positions)
+    return _top_left(position_ids, key_positions)
+
+
+def _padding_shown(ctx: Context, scores, position_ids, key_positions):
+    """The right rule on the numbers of slots, of which none is padding; together with another rule, that one."""
+    rows, keys = key_positions.shape
+    slots = np.broadcast_to(np.arange(keys), (rows, keys))
+    return ctx.right(ctx, scores, slots[:, keys - position_ids.shape[1] :], slots)
+
+
+def _padding_first(position_ids, key_positions):
+    """The causal comparison alone: padding has position -1, which is before every query."""
+    query, key = _pairs(position_ids, key_positions)
+    return key <= query
 
 
 def _transposed_scores(ctx: Context, q, k):
@@ -231,6 +245,7 @@ MISTAKES = (
         notebook="03_attention#mask-and-cache",
         origin="https://github.com/pytorch/pytorch/issues/144858",
         changes=_shown(_top_left),
+        also=(_shown(_top_left_in_chunks),),
         equivalent="Where S = T without padding.",
     ),
     Mistake(
@@ -299,8 +314,9 @@ MISTAKES = (
         mend="Hide keys that are padding, besides those after the query.",
         notebook="03_attention#padding",
         origin="https://github.com/turboderp/exllama/pull/101",
-        changes=_shown(_padding_shown),
-        equivalent="Without padding; with padding on the right only the padded queries see any.",
+        changes=change(masked_scores=_padding_shown),
+        also=(_shown(_padding_first),),
+        equivalent="Without padding; on the right a mask of slots shows it to padded queries only.",
     ),
     Mistake(
         id="attention-softmax-in-half-precision",

@@ -20,8 +20,17 @@ def _with_parameters_of(name: str):
     return project
 
 
+def _with_weight_of(name: str):
+    """Each keeps its own bias."""
+    return lambda ctx, x, weight, bias: ctx.right(ctx, x, ctx.weight(f"mlp.{name}.weight"), bias)
+
+
 def _gelu(ctx: Context, gate):
     return gate * (1 + _erf(gate / math.sqrt(2))) / 2
+
+
+def _quick_gelu(ctx: Context, gate):
+    return gate / (1 + np.exp(-1.702 * gate))
 
 
 def _gelu_tanh(ctx: Context, gate):
@@ -48,6 +57,7 @@ MISTAKES = (
         notebook="05_feed_forward#gate",
         origin="https://github.com/ml-explore/mlx-lm/pull/767",
         changes=change(ffn_gate=_with_parameters_of("up_proj"), ffn_up=_with_parameters_of("gate_proj")),
+        also=(change(ffn_gate=_with_weight_of("up_proj"), ffn_up=_with_weight_of("gate_proj")),),
     ),
     Mistake(
         id="ffn-gelu",
@@ -58,6 +68,7 @@ MISTAKES = (
         mend="silu(z) = z · sigmoid(z); read hidden_act.",
         notebook="05_feed_forward#activation",
         changes=change(ffn_activation=_gelu),
+        also=(change(ffn_activation=_quick_gelu),),
     ),
     Mistake(
         id="ffn-gelu-tanh",

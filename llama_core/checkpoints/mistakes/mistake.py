@@ -27,6 +27,7 @@ class Mistake:
         changes: what it does to the table.
         origin: a public thread of people who met it; empty where none was found.
         equivalent: where it makes no difference, and why; empty where it always does.
+        also: other ways to make it, which give other values and have the same cure.
     """
 
     id: str
@@ -39,6 +40,12 @@ class Mistake:
     changes: Changes
     origin: str = ""
     equivalent: str = ""
+    also: tuple[Changes, ...] = ()
+
+    @property
+    def ways(self) -> tuple[Changes, ...]:
+        """Every way to make it, the usual one first."""
+        return (self.changes, *self.also)
 
 
 def change(**steps: StepFunction) -> Changes:

@@ -34,6 +34,11 @@ def _no_eps(ctx: Context, x, weight):
         return x / np.sqrt(_mean_square(x)) * weight
 
 
+def _default_eps(ctx: Context, x, weight):
+    """What torch's RMSNorm adds when it is given no ε: the distance from 1 to the next float32."""
+    return x / np.sqrt(_mean_square(x) + np.finfo(np.float32).eps) * weight
+
+
 def _no_root(ctx: Context, x, weight):
     return x / (_mean_square(x) + ctx.config.rms_norm_eps) * weight
 
@@ -130,11 +135,12 @@ MISTAKES = (
         id="norm-without-eps",
         checkpoint="1",
         title="ε is left out",
-        looks_like="A row of zeros becomes NaN, and every later layer with it; padding is often such a row.",
+        looks_like="Small rows come out too large; a row of zeros, often padding, becomes NaN if no library mends it.",
         why="Without zeros in the test input nothing shows.",
         mend="Add ε under the root: a row of zeros must give zeros.",
         notebook="01_rms_norm#epsilon",
         changes=_norms(_no_eps),
+        also=(_norms(_default_eps),),
     ),
     Mistake(
         id="norm-without-root",

@@ -41,6 +41,11 @@ def _from(other: str) -> StepFunction:
     return project
 
 
+def _weight_from(other: str) -> StepFunction:
+    """The projection with another's weight and its own bias."""
+    return lambda ctx, x, weight, bias: ctx.right(ctx, x, ctx.weight(f"self_attn.{other}.weight"), bias)
+
+
 def _spurious_bias(ctx: Context, x, weight, bias):
     """A bias that nn.Linear drew for itself: uniform within ±1/√fan_in."""
     size, fan_in = weight.shape
@@ -115,6 +120,7 @@ QKV_MISTAKES = (
         mend="Map k_proj to keys and v_proj to values.",
         notebook="02_qkv_projection#weights",
         changes=change(k=_from("v_proj"), v=_from("k_proj")),
+        also=(change(k=_weight_from("v_proj"), v=_weight_from("k_proj")),),
     ),
     Mistake(
         id="qkv-v-from-k",
@@ -125,6 +131,7 @@ QKV_MISTAKES = (
         mend="Use v_proj for values.",
         notebook="02_qkv_projection#weights",
         changes=change(v=_from("k_proj")),
+        also=(change(v=_weight_from("k_proj")),),
     ),
     Mistake(
         id="qkv-spurious-bias",
