@@ -192,8 +192,8 @@ def conclude(run, noise_known: bool) -> Comparison:
         cause,
         passed,
         run.candidate is not None,
-        judged,
-        tokens,
+        judged=judged,
+        tokens=tokens,
     )
 
 
