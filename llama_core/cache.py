@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llama_core.config import LlamaConfig
-from llama_core.dtypes import as_torch_dtype, dtype_name
+from llama_core.dtypes import as_device, as_torch_dtype, dtype_name
 from llama_core.errors import CacheError
 from llama_core.layers.attention import LayerCache
 
@@ -24,6 +24,10 @@ class KVCache:
         dtype: of keys and values; None for ``config.dtype``. Give the model's (``model.dtype``) if it was loaded in
             another one than it is stored in.
         device: where they lie; it must be the model's.
+
+    Raises:
+        CacheError: a size is no whole number above 0, or there is no memory for it. ConfigError: no such type.
+        InputError: no such device.
 
     Attributes:
         keys, values: one tensor [B, K, T, D] per layer; they start as zeros.
@@ -47,13 +51,23 @@ class KVCache:
                     f"{key} is {value!r}, but must be at least 1", key=key, expected="a whole number > 0", actual=value
                 )
         self.config, self.batch_size, self.max_length = config, batch_size, max_length
-        self.dtype = as_torch_dtype(dtype or config.dtype)
-        self.device = torch.device(device)
+        self.dtype = as_torch_dtype(config.dtype if dtype is None else dtype)
+        self.device = as_device(device)
         shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
         layers = range(config.num_hidden_layers)
-        self.keys = [torch.zeros(shape, dtype=self.dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=self.dtype, device=device) for _ in layers]
-        self.positions = torch.full((batch_size, max_length), -1, dtype=torch.long, device=device)
+        try:
+            self.keys = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
+            self.values = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
+            self.positions = torch.full((batch_size, max_length), -1, dtype=torch.long, device=self.device)
+        except (RuntimeError, MemoryError, TypeError, OverflowError) as e:  # torch's out-of-memory is a RuntimeError
+            needed = config.kv_cache_bytes(max_length, batch_size, self.dtype.itemsize)
+            raise CacheError(
+                f"there is no memory for a cache of {batch_size} rows of {max_length} positions",
+                key="max_length",
+                expected=f"{needed:,} bytes on {self.device}",
+                actual=str(e).splitlines()[0][:200] or type(e).__name__,
+                hint="ask for fewer positions: the prompt's and the new tokens' are enough",
+            ) from e
         self.length = 0
         #: Whether every row holds positions 0, 1, 2 … without padding: then the mask follows from lengths alone.
         self.contiguous = True

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from llama_core.errors import ConfigError
+
+#: What scales rotary frequencies or cosines lies here. Beyond, float32 would not hold what follows from it.
+_SCALES, _SCALES_SHOWN = (1e-6, 1e6), "a number from 1e-6 to 1e6"
+#: ε is added in float32: a smaller one would be zero or denormal there, a larger one than 1 hides the values.
+_EPSILONS, _EPSILONS_SHOWN = (2.0**-126, 1.0), "a number from 1.2e-38, the least of float32, to 1"
 
 ROPE_LAYOUTS = ("half", "interleaved")
 ROPE_SCALINGS = ("default", "linear", "dynamic", "yarn", "llama3")
@@ -47,11 +51,12 @@ class RopeScaling:
     def __post_init__(self):
         _require(self.kind in ROPE_SCALINGS, "rope_scaling.kind", " | ".join(ROPE_SCALINGS), self.kind)
         for key in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"):
-            _require(_is_positive(getattr(self, key)), f"rope_scaling.{key}", "a finite number > 0", getattr(self, key))
+            value = getattr(self, key)
+            _require(_is_within(value, *_SCALES), f"rope_scaling.{key}", _SCALES_SHOWN, value)
         _require(self.factor >= 1 or self.kind == "default", "rope_scaling.factor", "at least 1", self.factor)
         for key in ("attention_factor", "mscale", "mscale_all_dim"):
             value = getattr(self, key)
-            _require(value is None or _is_positive(value), f"rope_scaling.{key}", "a finite number > 0", value)
+            _require(value is None or _is_within(value, *_SCALES), f"rope_scaling.{key}", _SCALES_SHOWN, value)
         length = self.original_max_position_embeddings
         _require(
             length is None or _is_count(length), "rope_scaling.original_max_position_embeddings", "a count", length
@@ -74,8 +79,8 @@ class LlamaConfig:
         num_attention_heads: H. num_key_value_heads: K, a divisor of H; None for H.
         head_dim: D; None for E / H.
         max_position_embeddings: the context length in tokens.
-        rms_norm_eps: ε, added under the root of every norm.
-        rope_theta: base of the rotary wavelengths.
+        rms_norm_eps: ε, added under the root of every norm, at most 1.
+        rope_theta: base of the rotary wavelengths, at least 1.
         rope_scaling: None, or how the frequencies are stretched.
         rope_layout: ``half`` pairs coordinate i with i + D/2 (Hugging Face files), ``interleaved`` pairs 2i with
             2i + 1 (Meta, llama.cpp). It says how the rows of q_proj and k_proj are ordered.
@@ -137,8 +142,8 @@ class LlamaConfig:
             kv_heads,
         )
         _require(_is_count(head_dim) and head_dim % 2 == 0, "head_dim", "an even number > 0 (it is rotated)", head_dim)
-        _require(_is_positive(self.rms_norm_eps), "rms_norm_eps", "a finite number > 0", self.rms_norm_eps)
-        _require(_is_positive(self.rope_theta), "rope_theta", "a finite number > 0", self.rope_theta)
+        _require(_is_within(self.rms_norm_eps, *_EPSILONS), "rms_norm_eps", _EPSILONS_SHOWN, self.rms_norm_eps)
+        _require(_is_within(self.rope_theta, 1.0, 1e30), "rope_theta", "a number from 1 to 1e30", self.rope_theta)
         scaling = self.rope_scaling
         _require(scaling is None or isinstance(scaling, RopeScaling), "rope_scaling", "a RopeScaling or None", scaling)
         if scaling is not None and scaling.kind == "yarn":
@@ -190,8 +195,8 @@ def _is_count(value: Any) -> bool:
     return _is_whole(value) and 0 < value < 2**31
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+def _is_within(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _require(condition: bool, key: str, expected: str, actual: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from llama_core.config import DTYPES
-from llama_core.errors import ConfigError
+from llama_core.errors import ConfigError, InputError
 
 _TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
 
@@ -13,7 +13,7 @@ _TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
 def as_torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """``"bfloat16"`` or ``torch.bfloat16`` as ``torch.bfloat16``. Raises ConfigError for anything but a float type."""
     found = _TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in _TORCH_DTYPES.values():
+    if not isinstance(found, torch.dtype) or found not in _TORCH_DTYPES.values():
         raise ConfigError(
             f"{dtype!r} is no floating-point type that a model can have",
             key="dtype",
@@ -21,6 +21,19 @@ def as_torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
             actual=dtype,
         )
     return found
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """``"cuda:1"`` as a device. Raises InputError for what is none."""
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise InputError(
+            f"there is no device {str(device)[:80]!r}",
+            key="device",
+            expected="cpu, or cuda or mps where there is one",
+            actual=str(device)[:80],
+        ) from e
 
 
 def dtype_name(dtype: torch.dtype) -> str:

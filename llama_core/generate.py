@@ -162,7 +162,12 @@ def _stream(
     for _ in range(limit):
         if seen is not None:
             seen[0, unread] = True
-        token, logits = _read(model, unread, parameters, generator, cache, chunk, seen)
+        before = cache.length
+        try:
+            token, logits = _read(model, unread, parameters, generator, cache, chunk, seen)
+        except BaseException:  # Ctrl-C as well, also between the last line of _read and this one
+            cache.truncate(before)
+            raise
         yield token, logits
         if token in ends:
             return
@@ -179,16 +184,11 @@ def _read(
     chunk: int,
     seen: Tensor | None,
 ) -> tuple[int, Tensor]:
-    """Read some ids into the cache and choose the token after them; when that is cut short, the cache is as before."""
-    before = cache.length
-    try:
-        for start in range(0, len(ids), chunk):
-            piece = torch.tensor([ids[start : start + chunk]], device=model.device)
-            logits = model(piece, cache=cache, last_only=True)
-        return int(next_token(logits[:, -1], parameters, generator, seen)), logits[:, -1]
-    except BaseException:  # Ctrl-C as well
-        cache.truncate(before)
-        raise
+    """Read some ids into the cache and choose the token after them."""
+    for start in range(0, len(ids), chunk):
+        piece = torch.tensor([ids[start : start + chunk]], device=model.device)
+        logits = model(piece, cache=cache, last_only=True)
+    return int(next_token(logits[:, -1], parameters, generator, seen)), logits[:, -1]
 
 
 def fitting_limit(limit: int | None, prompt: int, config: LlamaConfig, cache: KVCache | None) -> int:
@@ -263,7 +263,8 @@ def _generator(seed: Any, generator: torch.Generator | None) -> torch.Generator:
             generator.seed()
         return generator
     if generator is not None:
-        raise GenerationError("seed and generator are given, and only one of them can hold", key="seed", actual=seed)
+        message = "seed and generator are given, and only one of them can hold"
+        raise GenerationError(message, key="seed", expected="None beside a generator", actual=seed)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise GenerationError(
             f"seed is {seed!r}, but must be a whole number from 0 to 2^63 - 1",

@@ -225,6 +225,22 @@ class Llama(nn.Module):
         return tap("logits", self.lm_head(x))
 
     def _check_ids(self, input_ids: Tensor) -> tuple[int, int]:
+        if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
+            raise InputError(
+                "input_ids must be a tensor of whole numbers",
+                key="input_ids",
+                expected="a tensor [B, S] of torch.int64 or torch.int32",
+                actual=input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__,
+            )
+        if input_ids.device.type != self.device.type:
+            empty = self.device.type == "meta"
+            raise InputError(
+                "the model has no weights yet" if empty else "input_ids lies on another device than the model",
+                key="input_ids",
+                expected="a model with weights" if empty else str(self.device),
+                actual="a model made from a configuration alone" if empty else str(input_ids.device),
+                hint="load weights, or make some with Llama.random(config)" if empty else "input_ids.to(model.device)",
+            )
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise InputError(
                 "input_ids has the wrong shape",
@@ -249,22 +265,35 @@ class Llama(nn.Module):
         """The mask as bool, or None where it hides nothing."""
         if attention_mask is None:
             return None
-        if tuple(attention_mask.shape) != (batch, past + new):
+        if not isinstance(attention_mask, Tensor) or tuple(attention_mask.shape) != (batch, past + new):
             raise InputError(
                 "attention_mask has the wrong shape",
                 key="attention_mask",
-                expected=f"[{batch}, {past + new}]: {past} cached and {new} new positions",
-                actual=list(attention_mask.shape),
+                expected=f"a tensor [{batch}, {past + new}]: {past} cached and {new} new positions",
+                actual=list(attention_mask.shape)
+                if isinstance(attention_mask, Tensor)
+                else type(attention_mask).__name__,
             )
         real = attention_mask.to(self.device).bool()
+        if attention_mask.dtype != torch.bool and not bool((attention_mask.to(self.device) == real).all()):
+            raise InputError(
+                "attention_mask holds something else than 1 for tokens and 0 for padding",
+                key="attention_mask",
+                expected="0 and 1",
+                actual=f"values such as {attention_mask[attention_mask.to(self.device) != real][0].item()}",
+                hint="what is added to scores (0 and -inf) is another kind of mask",
+            )
         return None if bool(real.all()) else real
 
     def _check_positions(self, position_ids: Tensor, batch: int, new: int) -> Tensor:
-        if tuple(position_ids.shape) != (batch, new) or bool((position_ids < 0).any()):
+        whole = isinstance(position_ids, Tensor) and position_ids.dtype in (torch.int64, torch.int32)
+        if not whole or tuple(position_ids.shape) != (batch, new) or bool((position_ids < 0).any()):
+            found = f"{list(position_ids.shape)}, least {int(position_ids.min())}" if whole else None
+            other = position_ids.dtype if isinstance(position_ids, Tensor) else type(position_ids).__name__
             raise InputError(
                 "position_ids must be one absolute position per token",
                 key="position_ids",
-                expected=f"[{batch}, {new}], none below 0",
-                actual=f"{list(position_ids.shape)}, least {int(position_ids.min())}",
+                expected=f"a tensor [{batch}, {new}] of whole numbers, none below 0",
+                actual=found or other,
             )
         return position_ids.to(self.device).long()

@@ -8,6 +8,7 @@ the other. Everything is computed in float32, whatever the model's type.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -121,7 +122,8 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float | int) -> Float[Tensor, "B
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.float().softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    dropped = (before >= p).scatter(-1, order, before >= p)
+    beyond = before >= max(p, _SMALLEST)  # in float32 a smaller p is 0, which would drop the best token too
+    dropped = beyond.scatter(-1, order, beyond)
     return logits.masked_fill(dropped, -math.inf)
 
 
@@ -249,7 +251,8 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """A number that a float can hold: not NaN, not infinite, no whole number of hundreds of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _require(condition: bool, key: str, expected: str, actual: object, hint: str | None) -> None:

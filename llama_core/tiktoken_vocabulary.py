@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from typing import Any
 
 from llama_core.errors import TokenizerError
@@ -19,6 +20,7 @@ PATTERN = (
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 NUM_SPECIAL = 256
+LONGEST_RUN = 25_000
 _NAMED = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -64,7 +66,7 @@ class TiktokenVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``; what it spells never becomes a special token."""
-        return self._library.encode_ordinary(text)
+        return [i for part in short_runs(text) for i in self._library.encode_ordinary(part)]
 
     def at_start(self, token: int) -> bytes | None:
         """What an id stands for; this vocabulary adds no space in front of a text."""
@@ -76,6 +78,25 @@ class TiktokenVocabulary:
         if surface is None:
             return SPECIAL[token - (self.size - NUM_SPECIAL)]
         return surface.decode("utf-8", "backslashreplace").replace(" ", SPACE)
+
+
+def short_runs(text: str, longest: int = LONGEST_RUN) -> Iterator[str]:
+    """The text in parts, none of which has more than ``longest`` spaces, or characters that are none, in a row.
+
+    The library splits by a pattern that goes back over a run, and gives up on a stack of its own when that is too
+    long. Meta's tokenizer cuts at the same places, so the ids are its ids.
+    Source: ``encode`` in ``models/llama3/tokenizer.py`` of Meta's llama-models repository.
+    """
+    start = run = 0
+    in_spaces = text[:1].isspace()
+    for position, character in enumerate(text):
+        run += 1
+        if character.isspace() != in_spaces:
+            in_spaces, run = not in_spaces, 1
+        elif run > longest:
+            yield text[start:position]
+            start, run = position, 1
+    yield text[start:]
 
 
 def is_tiktoken(content: bytes) -> bool:
@@ -108,7 +129,7 @@ def parse_ranks(content: bytes, file: Any = None) -> dict[bytes, int]:
                 file=file,
                 key=f"line {number}",
                 expected=f"base64 of a token that is new, a space, {len(ranks)}",
-                actual=repr(line[:60])[2:-1],
+                actual=repr(line[:60])[2:-1] or "an empty line",
                 hint="fetch the file again",
             )
         ranks[data] = len(ranks)

@@ -82,7 +82,7 @@ class Tokenizer:
 
         folder = model_folder(folder)
         file, content = _read(folder)
-        if not (folder / "config.json").exists():
+        if not os.path.lexists(folder / "config.json"):  # a broken link is an error, not an absent file
             vocabulary = _vocabulary(folder, file, content, None, frozenset())
             return cls(vocabulary, eos_ids=getattr(vocabulary, "end_ids", ()))
         config = read_config(folder)
@@ -230,7 +230,7 @@ class DecodeStream:
 
 def _there(token: int | None, what: str) -> int:
     if token is None:
-        raise TokenizerError(f"this vocabulary has no {what} id", expected=f"one with a {what} id")
+        raise TokenizerError(f"this vocabulary has no {what} id", expected=f"one with a {what} id", actual="none")
     return token
 
 
@@ -253,7 +253,7 @@ def _named_tokens(folder: Path) -> dict[str, Any]:
     from llama_core.weights.folder import read_small_file
     from llama_core.weights.strict_json import parse_object
 
-    if not (folder / JSON_SETTINGS).exists():
+    if not os.path.lexists(folder / JSON_SETTINGS):
         return {}
     content = read_small_file(folder, JSON_SETTINGS, MAX_FILE_BYTES, TokenizerError)
     settings = parse_object(content, folder / JSON_SETTINGS, TokenizerError)

@@ -14,6 +14,8 @@ from llama_core.errors import TokenizerError
 from llama_core.vocabulary import SPACE
 from llama_core.weights.strict_json import describe_value, parse_object
 
+#: Llama 3's vocabulary has 128,000 tokens and 280,000 merges of two.
+MAX_VALUES = 3_000_000
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -40,7 +42,7 @@ class TokenizersVocabulary:
         end: str | int | None = None,
         special_ids: Collection[int] = (),
     ):
-        document = parse_object(content, file, TokenizerError)
+        document = parse_object(content, file, TokenizerError, MAX_VALUES)
         self._library = _read(content, file, special_ids)
         self._file = file
         self.tokens: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
@@ -49,6 +51,11 @@ class TokenizersVocabulary:
             raise _wrong(
                 file, "ids from 0 on, with few left out", f"{len(self.tokens)} tokens, ids up to {self.size - 1}"
             )
+        if len(set(self.tokens.values())) != len(self.tokens):
+            ids = sorted(self.tokens.values())
+            twice = next(a for a, b in zip(ids, ids[1:], strict=False) if a == b)
+            both = sorted(text for text, i in self.tokens.items() if i == twice)
+            raise _wrong(file, "an id of its own for every token", f"id {twice} for {both[:3]}"[:200])
         added = self._library.get_added_tokens_decoder()
         special = {i for i, token in added.items() if token.special} | {i for i in special_ids if 0 <= i < self.size}
         plain_added = set(added) - special

@@ -77,6 +77,7 @@ class SentencePieceVocabulary:
                 f"the sentencepiece library refuses this model: {problem}",
                 file=file,
                 expected="a sentencepiece model",
+                actual=str(problem)[:200],
                 hint="fetch the file again",
             ) from problem
         if self._processor.vocab_size() != self.size:

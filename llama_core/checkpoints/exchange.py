@@ -79,7 +79,12 @@ def export_cases(
             _export_case(checkpoint, case, place, dtype)
             written.append(place)
     except OSError as e:
-        raise CheckpointError(f"the cases could not be written: {e.strerror}", file=e.filename or folder) from e
+        raise CheckpointError(
+            f"the cases could not be written: {e.strerror}",
+            file=e.filename or folder,
+            expected="a folder that can be written to",
+            actual=e.strerror,
+        ) from e
     return written
 
 
@@ -202,7 +207,9 @@ def from_folder(folder: str | PathLike, checkpoint: Checkpoint, cases: Sequence[
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError("there is no such folder of results", file=folder, key="results")
+        found = "a file" if folder.exists() else "nothing"
+        message = "there is no such folder of results"
+        raise CheckpointError(message, file=folder, key="results", expected="a folder", actual=found)
 
     def produce(checkpoint: Checkpoint, case: Case, inputs: Arrays, weights: Arrays, dtype: str) -> dict[str, Any]:
         return read_results(folder, checkpoint, case)
@@ -236,8 +243,12 @@ def _read_safetensors(file: Path) -> dict[str, Foreign]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from llama_core.weights.safetensors_file import read_header
+
     try:
-        tensors = load_file(file)
+        whole = file.resolve()
+        read_header(whole.parent, whole.name)  # what it claims, before the library makes room for it
+        tensors = load_file(whole)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
         raise Unfit(f"{_shown(file)} is no safetensors file: {_first_line(e)}") from e
     return {name: Foreign(*describe_array(tensor)) for name, tensor in tensors.items()}

@@ -118,7 +118,10 @@ def check_setting(dtype: str, device: str) -> None:
         torch.zeros(1, device=device).cpu()  # there, and back with a value: the device "meta" has none
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         raise CheckpointError(
-            f"the device {device!r} cannot be used", key="device", actual=str(e).splitlines()[0]
+            f"the device {device!r} cannot be used",
+            key="device",
+            expected="cpu, or cuda or mps where there is one",
+            actual=str(e).splitlines()[0],
         ) from e
 
 

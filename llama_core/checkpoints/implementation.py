@@ -138,7 +138,10 @@ def load(spec: str) -> Any:
     place, colon, attribute = spec.rpartition(":")
     if not colon or not place or not attribute:
         raise CheckpointError(
-            f"{spec!r} does not say which function", key="implementation", expected="module:name or file.py:name"
+            f"{spec!r} does not say which function",
+            key="implementation",
+            expected="module:name or file.py:name",
+            actual=spec,
         )
     try:
         found: Any = _module(place)
@@ -146,7 +149,11 @@ def load(spec: str) -> Any:
         raise
     except BaseException as e:
         raise CheckpointError(
-            f"{place} could not be imported: {_one_line(e)}", file=place, key="implementation", actual=_where(e)
+            f"{place} could not be imported: {_one_line(e)}",
+            file=place,
+            key="implementation",
+            expected="a module that imports without an error",
+            actual=_where(e),
         ) from e
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -155,7 +162,7 @@ def load(spec: str) -> Any:
                 f"{place} has no {attribute!r}",
                 file=place,
                 key="implementation",
-                expected=" | ".join(known) or None,
+                expected=" | ".join(known) or "a function of that name",
                 actual=attribute,
             )
         found = getattr(found, part)
@@ -169,7 +176,8 @@ def _module(place: str) -> ModuleType:
         return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
-        raise CheckpointError(f"there is no file {place}", file=place, key="implementation")
+        message = f"there is no file {place}"
+        raise CheckpointError(message, file=place, key="implementation", expected="a Python file", actual="nothing")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

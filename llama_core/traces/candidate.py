@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -254,7 +255,11 @@ def _bare_files(place: Path) -> dict[str, Source]:
 def _bare_file(path: Path) -> dict[str, Source]:
     if not path.is_file():
         raise TraceError(
-            f"there is no candidate {str(path)!r}", file=path, key="candidate", expected="a folder or a file"
+            f"there is no candidate {str(path)!r}",
+            file=path,
+            key="candidate",
+            expected="a folder or a file",
+            actual="nothing" if not path.exists() else "neither",
         )
     if path.suffix == ".npy":
         return {path.stem: _npy(path)}
@@ -284,12 +289,14 @@ def _npy(path: Path) -> Source:
         ok = isinstance(array, np.ndarray) and array.dtype.name in ("float64", "float32", "float16", "int64", "int32")
         if not ok:
             raise ValueError(f"it holds {getattr(array, 'dtype', 'several arrays')}")
-    except (OSError, ValueError, EOFError, MemoryError) as e:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
         raise TraceError(
-            f"{path.name} is no array file: {(str(e).splitlines() or ['?'])[0][:120]}",
+            f"{path.name} is no array file: {reason}",
             file=path,
             key=path.stem,
             expected="one array of float64, float32, float16, int64 or int32, written by numpy.save",
+            actual=reason,
         ) from e
     return array.shape, array.dtype.name, lambda: np.array(array)
 

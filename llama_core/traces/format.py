@@ -244,7 +244,8 @@ def parse_rows(text: str | None, length: int) -> tuple[int, ...] | None:
             if part == "last":
                 rows.add(length - 1)
             elif dash:
-                rows.update(range(int(first), int(last) + 1))
+                rows.update((int(first), int(last)))  # beyond the prompt it is refused, and not filled in
+                rows.update(range(max(0, int(first)), min(int(last) + 1, length)))
             else:
                 rows.add(int(part))
         except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from llama_core.traces.format import (
 from llama_core.weights.strict_json import describe_value
 
 MAX_MANIFEST_BYTES = 64_000_000
+MAX_MANIFEST_VALUES = 4_000_000  # a 7B model's prompt and 250 steps, every activation
 _KEYS = {"format", "version", "producer", "model", "compute_dtype", "storage_dtype", "rope_layout", "calls", "tensors"}
 _OPTIONAL = {"not_provided", "product_inputs"}
 _TENSOR_KEYS = {"name", "call", "axes", "shape", "dtype", "rows", "file", "sha256", "statistics"}
@@ -130,7 +131,8 @@ def config_of(values: dict[str, Any] | None, file: Path | None) -> LlamaConfig |
     scaled = {field.name for field in dataclasses.fields(RopeScaling)}
     scaling = values.get("rope_scaling")
     for key in [*(values.keys() - known), *((scaling or {}).keys() - scaled if isinstance(scaling, dict) else ())]:
-        raise TraceError(f"model.config has the unknown key {key[:80]!r}", file=file, key="model.config")
+        message = f"model.config has the unknown key {key[:80]!r}"
+        raise TraceError(message, file=file, key="model.config", expected="fields of LlamaConfig", actual=key[:80])
     try:
         fields: dict[str, Any] = {
             key: tuple(v) if key == "eos_token_ids" and isinstance(v, list) else v for key, v in values.items()
@@ -141,7 +143,8 @@ def config_of(values: dict[str, Any] | None, file: Path | None) -> LlamaConfig |
     except ConfigError as e:
         raise TraceError(e.message, file=file, key=f"model.config.{e.key}", expected=e.expected, actual=e.actual) from e
     except TypeError as e:
-        raise TraceError(f"model.config: {e}", file=file, key="model.config") from e
+        message = f"model.config: {e}"
+        raise TraceError(message, file=file, key="model.config", expected="a LlamaConfig", actual=str(e)) from e
 
 
 def _calls(r: _Reader, value: Any) -> list[Call]:
@@ -222,7 +225,7 @@ def _statistics(r: _Reader, value: Any, where: str) -> Statistics | None:
     names = {field.name for field in dataclasses.fields(Statistics)}
     r.keys(value, f"{where}.statistics", {"sum", "l2", "min", "max"}, names)
     for key, number in value.items():
-        ok = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+        ok = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= sys.float_info.max
         r.need(ok, f"{where}.statistics.{key}", "a finite number", number)
     return Statistics(**value)
 

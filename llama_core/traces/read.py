@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 from llama_core.config import LlamaConfig
 from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.traces.format import DTYPE_NAMES, HEADER_NAMES, MANIFEST, STORED, Manifest, TensorRecord
-from llama_core.traces.manifest import MAX_MANIFEST_BYTES, config_of, parse_manifest
+from llama_core.traces.manifest import MAX_MANIFEST_BYTES, MAX_MANIFEST_VALUES, config_of, parse_manifest
 from llama_core.traces.write import widened
-from llama_core.weights.folder import check_plain_name, open_regular, read_small_file
+from llama_core.weights.folder import check_plain_name, named_path, open_regular, read_small_file
 from llama_core.weights.safetensors_file import TensorEntry, read_header
 from llama_core.weights.strict_json import parse_object
 
@@ -49,7 +50,8 @@ class Trace:
         """
         place = trace_folder(folder)
         text = read_small_file(place, MANIFEST, MAX_MANIFEST_BYTES, TraceError)
-        manifest = parse_manifest(parse_object(text, place / MANIFEST, TraceError), place / MANIFEST)
+        document = parse_object(text, place / MANIFEST, TraceError, MAX_MANIFEST_VALUES)
+        manifest = parse_manifest(document, place / MANIFEST)
         return cls.open_manifest(place.name, manifest, place)
 
     @classmethod
@@ -82,8 +84,8 @@ class Trace:
 
 def trace_folder(folder: str | PathLike[str]) -> Path:
     """The folder, if it is one that holds a manifest."""
-    place = Path(folder).expanduser()
-    if not place.is_dir() or not (place / MANIFEST).exists():
+    place = named_path(folder, "trace", TraceError)
+    if not place.is_dir() or not os.path.lexists(place / MANIFEST):
         found = "nothing" if not place.exists() else "a file" if not place.is_dir() else f"no {MANIFEST} in it"
         raise TraceError(
             f"{str(folder)!r} is no trace",

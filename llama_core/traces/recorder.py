@@ -46,10 +46,20 @@ def plan_prompt(input_ids, attention_mask=None, steps: int = 0, chunk: int | Non
     Args:
         input_ids: [B, S] or a list of ids. attention_mask: [B, S], 0 for padding.
     """
-    ids = np.atleast_2d(np.asarray(input_ids, np.int64))
+    ids = _whole_numbers(input_ids, "input_ids")
     if not ids.size:
         raise TraceError("there are no token ids to trace", key="input_ids", expected="at least one", actual="none")
-    mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask, np.int64)
+    for key, value, least in (("steps", steps, 0), ("chunk", 1 if chunk is None else chunk, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise TraceError(f"{key} is {value!r}", key=key, expected=f"a whole number, {least} or more", actual=value)
+    mask = np.ones_like(ids) if attention_mask is None else _whole_numbers(attention_mask, "attention_mask")
+    if mask.shape != ids.shape:
+        raise TraceError(
+            "the mask has another shape than the ids",
+            key="attention_mask",
+            expected=list(ids.shape),
+            actual=list(mask.shape),
+        )
     positions = np.where(mask != 0, np.cumsum(mask != 0, axis=1) - 1, -1)
     calls: list[Call] = []
     width = chunk or ids.shape[1]
@@ -62,6 +72,22 @@ def plan_prompt(input_ids, attention_mask=None, steps: int = 0, chunk: int | Non
             call = dataclasses.replace(call, past=past, key_positions=slots)
         calls.append(call)
     return Plan(calls, steps)
+
+
+def _whole_numbers(values, key: str) -> np.ndarray:
+    """A table [B, S] of whole numbers, from a tensor, an array or lists."""
+    try:
+        table = np.atleast_2d(np.asarray(values))
+    except ValueError as e:  # rows of several lengths
+        raise TraceError(f"{key} is no table", key=key, expected="rows of one length", actual=str(e)[:120]) from e
+    if table.ndim != 2 or (table.size and table.dtype.kind not in "iub"):
+        raise TraceError(
+            f"{key} is no table of whole numbers",
+            key=key,
+            expected="[B, S], whole numbers",
+            actual=f"{list(table.shape)}, {table.dtype}",
+        )
+    return table.astype(np.int64)
 
 
 def plan_like(trace: Trace) -> Plan:

@@ -35,6 +35,7 @@ from llama_core.traces.format import (
     TensorRecord,
     known_axes,
 )
+from llama_core.weights.folder import named_path
 from llama_core.weights.replace_folder import staged_folder
 
 _OURS = re.compile(r"call-\d+-[a-z0-9-]+\.safetensors")
@@ -54,7 +55,7 @@ class TraceWriter:
     """
 
     def __init__(self, folder: str | PathLike[str], manifest: Manifest, statistics_only: bool = False):
-        self.place = Path(folder).expanduser().resolve()
+        self.place = named_path(folder, "out", TraceError).resolve()
         self.manifest = manifest
         self._statistics_only = statistics_only
         self._stack = ExitStack()

@@ -14,6 +14,7 @@ from torch import Tensor
 from llama_core.config import LlamaConfig
 from llama_core.errors import WeightsError
 from llama_core.weights.expected import TIED_HEAD, expected_tensors
+from llama_core.weights.folder import named_path
 from llama_core.weights.gguf_tensor import GgufTensor
 from llama_core.weights.load import Source, check_equal_head
 from llama_core.weights.meta import is_rotated, meta_names, reorder_heads
@@ -74,7 +75,7 @@ def convert(source: str | PathLike[str], target: str | PathLike[str], to: str, t
     """
     if to not in FORMS:
         raise WeightsError(f"there is no form {to!r}", key="to", expected=" | ".join(FORMS), actual=to)
-    place = Path(target).expanduser().resolve()
+    place = named_path(target, "target", WeightsError).resolve()
     if to == "gguf":
         _check_new_file(place)
     elif type:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from llama_core.errors import LlamaCoreError, WeightsError
 
@@ -33,13 +33,18 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
         try:
             folder = Path(name).expanduser()
         except (TypeError, RuntimeError) as e:
-            raise WeightsError(f"{name!r} names no folder: {e}", key="folder", actual=repr(name)) from e
+            raise WeightsError(
+                f"{repr(name)[:200]} names no folder: {e}",
+                key="folder",
+                expected="the path of a model folder, as text",
+                actual=repr(name)[:200],
+            ) from e
     expected = f"a folder with config.json and model.safetensors, or one of: {', '.join(PACKAGED)}"
     try:
         mode = os.stat(folder if str(name) else "").st_mode  # Path("") would be the working directory
     except (OSError, ValueError) as e:
         raise WeightsError(
-            f"there is no model folder {str(name)!r}",
+            f"there is no model folder {str(name)[:200]!r}",
             key="folder",
             expected=expected,
             actual=_reason(e),
@@ -47,7 +52,7 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
         ) from e
     if not stat.S_ISDIR(mode):
         raise WeightsError(
-            f"{str(name)!r} is {file_kind(mode)}, not a folder",
+            f"{str(name)[:200]!r} is {file_kind(mode)}, not a folder",
             file=folder,
             key="folder",
             expected=expected,
@@ -57,6 +62,23 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def named_path(name: Any, key: str, error: type[LlamaCoreError]) -> Path:
+    """What a person gave as the path of a file or folder, which may not be there.
+
+    Raises:
+        error: it can be no path here: no text, a NUL in it, too long, the home of somebody who does not exist.
+    """
+    try:
+        path = Path(name).expanduser()
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (TypeError, ValueError, RuntimeError, OSError) as e:
+        shown = repr(name)[:200]
+        raise error(f"{shown} can be no path: {_reason(e)}", key=key, expected="a path, as text", actual=shown) from e
+    return path
+
+
 def check_plain_name(name: str, index: Path, key: str) -> None:
     """Refuse a file name from an index that is anything but a plain name.
 
@@ -64,6 +86,7 @@ def check_plain_name(name: str, index: Path, key: str) -> None:
         WeightsError: for separators, ``..``, drive letters, absolute paths, control characters, the empty name.
     """
     plain = bool(name) and name.isprintable() and name not in (".", "..") and not set(name) & set("/\\:")
+    plain = plain and len(name.encode()) <= 255  # longer ones are no names to any file system
     if not plain:
         raise WeightsError(
             f"the index names the file {name[:80]!r}, which is not a plain name inside the folder",
@@ -139,7 +162,16 @@ def file_kind(mode: int) -> str:
 def _check_link(folder: Path, path: Path, error: type[LlamaCoreError]) -> None:
     if not path.is_symlink():
         return
-    home, target = folder.resolve(), path.resolve()
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError) as e:  # links that lead in a circle
+        raise error(
+            f"{path.name} is a symbolic link that leads nowhere",
+            file=path,
+            expected="a regular file",
+            actual="links that lead in a circle",
+            hint="copy the file itself into the folder",
+        ) from e
     allowed = [home]
     if home.parent.name == "snapshots":
         allowed.append(home.parent.parent / "blobs")

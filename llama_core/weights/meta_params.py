@@ -75,6 +75,7 @@ class MetaParams:
             return LlamaConfig(**self.fields, vocab_size=vocab_size, dtype=dtype, **ids)
         except ConfigError as e:
             e.file = str(self.file)
+            e.actual = "nothing" if e.actual is None else e.actual
             raise
 
 

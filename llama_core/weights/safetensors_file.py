@@ -95,7 +95,7 @@ def read_header(folder: Path, name: str) -> dict[str, TensorEntry]:
         file.seek(HEADER_START)
         text = file.read(length)
     header = parse_object(text, path, WeightsError)
-    header.pop("__metadata__", None)
+    _check_metadata(header.pop("__metadata__", {}), path)
     data = HEADER_START + length
     entries = [_entry(key, value, path, data) for key, value in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
@@ -182,6 +182,19 @@ def _header_length(start: bytes, size: int, path: Path) -> int:
         actual=f"{size:,} bytes that begin with {excerpt(start[:16])}",
         hint="the file may be damaged or of another kind; download it again",
     )
+
+
+def _check_metadata(metadata: Any, path: Path) -> None:
+    """Notes of whoever wrote the file: from text to text, by the format's definition."""
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WeightsError(
+            f"the header's __metadata__ of {path.name} is no table of texts",
+            file=path,
+            key="__metadata__",
+            expected="an object whose values are all strings",
+            actual=describe_value(metadata),
+            hint="the header is damaged, or was made by hand",
+        )
 
 
 def _entry(name: str, value: Any, path: Path, data: int) -> TensorEntry:

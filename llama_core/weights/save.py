@@ -17,6 +17,7 @@ from llama_core.dtypes import dtype_name
 from llama_core.errors import WeightsError
 from llama_core.weights.config_file import CONFIG, GENERATION_CONFIG, write_config
 from llama_core.weights.expected import expected_tensors
+from llama_core.weights.folder import named_path
 from llama_core.weights.huggingface import INDEX, SHARD, SINGLE
 from llama_core.weights.replace_folder import staged_folder
 from llama_core.weights.safetensors_file import DTYPE_NAMES
@@ -46,7 +47,7 @@ def save_model(model: nn.Module, folder: str | PathLike[str], max_shard_bytes: i
         raise WeightsError(
             "a file cannot be that small", key="max_shard_bytes", expected="bytes, > 0", actual=max_shard_bytes
         )
-    place = Path(folder).expanduser().resolve()
+    place = named_path(folder, "folder", WeightsError).resolve()
     _check_place(place)
     tensors = _file_tensors(model)
     first = next(iter(tensors.values()))

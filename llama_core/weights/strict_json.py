@@ -4,29 +4,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llama_core.errors import LlamaCoreError
 
+#: Values in a document. Each may take 300 bytes once it is read, so a file of brackets would grow thirtyfold. The
+#: largest Llama's header and index have some ten thousand.
+MAX_VALUES = 200_000
 
-def parse_object(text: bytes, file: Any, error: type[LlamaCoreError]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Constant:
+    """NaN or an infinity, until it is known under which key it stands."""
+
+    name: str
+
+
+def parse_object(text: bytes, file: Any, error: type[LlamaCoreError], max_values: int = MAX_VALUES) -> dict[str, Any]:
     """The JSON object that ``text`` holds.
 
     Args:
         text: the bytes of the document, UTF-8.
         file: named in errors.
         error: the class of the errors to raise.
+        max_values: refuse, before it is read, a document with more commas and brackets than this.
 
     Raises:
         error: for anything but one JSON object whose keys are all different. Python's parser would keep the last of
             two equal keys, and reads NaN and Infinity, which are no JSON.
     """
+    values = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    if values > max_values:
+        raise error(
+            f"the file holds about {values:,} values",
+            file=file,
+            expected=f"at most {max_values:,} values",
+            actual=f"{values:,} commas and brackets",
+            hint="no Llama needs so many; this file is something else",
+        )
+    constants: list[_Constant] = []
+
+    def constant(name: str) -> _Constant:
+        constants.append(_Constant(name))
+        return constants[-1]
+
     try:
         value = json.loads(
             text.decode("utf-8"),
-            object_pairs_hook=lambda pairs: _unique(pairs, file, error),
-            parse_constant=lambda name: _refuse_constant(name, file, error),
+            object_pairs_hook=lambda pairs: _checked(pairs, file, error),
+            parse_constant=constant,
         )
+        if constants:  # somewhere in a list
+            raise _no_number(constants[0], None, file, error)
     except LlamaCoreError:
         raise
     except UnicodeDecodeError as e:
@@ -46,7 +76,10 @@ def parse_object(text: bytes, file: Any, error: type[LlamaCoreError]) -> dict[st
             "brackets are nested too deep", file=file, expected="a few levels", actual="hundreds or more"
         ) from e
     except ValueError as e:  # a whole number of more than 4,300 digits
-        raise error(f"a number cannot be read: {e}", file=file, expected="numbers of ordinary size") from e
+        actual = f"{len(text):,} bytes with a number of thousands of digits in it"
+        raise error(
+            f"a number cannot be read: {e}", file=file, expected="numbers of ordinary size", actual=actual
+        ) from e
     if not isinstance(value, dict):
         raise error(
             f"the file holds {describe_value(value)}, not an object",
@@ -80,8 +113,12 @@ def excerpt(text: bytes, position: int = 0, length: int = 40) -> str:
     return repr(text[start : start + length].decode("utf-8", "replace"))
 
 
-def _unique(pairs: list[tuple[str, Any]], file: Any, error: Callable[..., LlamaCoreError]) -> dict[str, Any]:
+def _checked(pairs: list[tuple[str, Any]], file: Any, error: Callable[..., LlamaCoreError]) -> dict[str, Any]:
+    """An object of which each key is there once and no value is a constant that JSON does not know."""
     found = dict(pairs)
+    for key, value in pairs:
+        if type(value) is _Constant:
+            raise _no_number(value, _shorten(key), file, error)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
@@ -97,8 +134,9 @@ def _unique(pairs: list[tuple[str, Any]], file: Any, error: Callable[..., LlamaC
     return found
 
 
-def _refuse_constant(name: str, file: Any, error: Callable[..., LlamaCoreError]) -> Any:
-    raise error(f"the file holds {name}, which is no JSON number", file=file, expected="finite numbers", actual=name)
+def _no_number(value: _Constant, key: str | None, file: Any, error: Callable[..., LlamaCoreError]) -> LlamaCoreError:
+    message = f"{key or 'the file'} holds {value.name}, which is no JSON number"
+    return error(message, file=file, key=key, expected="finite numbers", actual=value.name)
 
 
 def _shorten(text: str, limit: int = 80) -> str:

@@ -1,5 +1,6 @@
 """Ctrl-C at any point: the cache goes on as if nothing had happened."""
 
+import random
 import sys
 
 import pytest
@@ -81,3 +82,55 @@ def test_an_interrupt_in_a_later_prompt_keeps_the_conversation_before_it():
     with torch.no_grad():
         whole = random_model()(torch.tensor([[*PROMPT, *said, 40, 41]]))[0, -1].argmax()
     assert next(stream([said[-1], 40, 41], 1, cache)) == int(whole)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at one of all the calls and returns that Python makes, as a signal could."""
+
+    def __init__(self, point: int):
+        self.left = point
+
+    def __call__(self, frame, event, argument) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def calls_and_returns(run) -> int:
+    counter = Interrupt(0)
+    sys.setprofile(counter)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return -counter.left
+
+
+@pytest.mark.parametrize("chosen", [0, 3], ids=["prefill", "decode"])
+def test_an_interrupt_at_any_point_leaves_a_cache_with_the_bits_of_a_fresh_run(chosen):
+    """Twenty points drawn from the reading of the prompt, and from one step of decoding."""
+    fresh_cache = KVCache(CONFIG, max_length=40)
+    fresh = list(stream(PROMPT, 6, fresh_cache))
+    started = stream(PROMPT, 6, KVCache(CONFIG, max_length=40))
+    for _ in range(chosen):
+        next(started)
+    points = calls_and_returns(lambda: next(started))
+    draw = random.Random(5)
+    for point in draw.sample(range(1, points - 5), 20):
+        cache = KVCache(CONFIG, max_length=40)
+        run = stream(PROMPT, 6, cache)
+        said = [next(run) for _ in range(chosen)]
+        before = cache.length
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                sys.setprofile(Interrupt(point))
+                next(run)
+        finally:
+            sys.setprofile(None)
+            torch.set_grad_enabled(True)  # torch.no_grad was left by the exception, perhaps in its own first line
+        assert cache.length == before
+        said += list(stream(said[-1:] or PROMPT, 6 - len(said), cache))
+        assert said == fresh, point
+        filled = slice(0, cache.length)
+        for ours, theirs in zip((*cache.keys, *cache.values), (*fresh_cache.keys, *fresh_cache.values), strict=True):
+            assert torch.equal(ours[:, :, filled], theirs[:, :, filled]), point

@@ -7,17 +7,14 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from json_vocabularies import BAD_JSON, SPECIALS, byte_level, sentencepiece_like
 from tokenizers import Tokenizer as Library
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter, bytes_to_unicode
-from vocabularies import TEXT
 
 from llama_core.errors import TokenizerError
-from llama_core.tiktoken_vocabulary import PATTERN, SPECIAL
+from llama_core.tiktoken_vocabulary import SPECIAL
 from llama_core.tokenizer import Tokenizer
-
-SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
 
 #: Every plane of Unicode, with spaces, newlines, control characters and what looks like special tokens.
 TEXTS = st.lists(
@@ -28,48 +25,6 @@ TEXTS = st.lists(
     ),
     max_size=8,
 ).map("".join)
-
-
-def byte_level() -> Library:
-    """As Llama 3's: split by a pattern, then byte pairs."""
-    library = Library(models.BPE(ignore_merges=True))
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    library.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    library.train_from_iterator(TEXT, trainer)
-    library.add_special_tokens(SPECIALS)
-    return library
-
-
-def sentencepiece_like() -> Library:
-    """As Llama 2's in Hugging Face form: ▁ for spaces, one put in front, bytes for what is in no piece."""
-    alphabet = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256))]
-    trained = Library(models.BPE())
-    trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    trained.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=450, special_tokens=alphabet, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    library = Library(
-        models.BPE(
-            model["vocab"],
-            [tuple(pair) for pair in model["merges"]],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    library.normalizer = trained.normalizer
-    library.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    library.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in alphabet[:3]])
-    return library
 
 
 FAMILIES = {"byte-level": (byte_level, SPECIALS[0]), "sentencepiece": (sentencepiece_like, "<s>")}
@@ -152,20 +107,6 @@ def test_special_tokens_are_known_by_their_place_and_never_come_from_text(tiktok
 def test_the_begin_token_is_the_one_that_the_settings_name(json_pair):
     ours, theirs = json_pair
     assert ours.encode("a", bos=True)[0] == ours.bos_id == theirs.bos_token_id
-
-
-BAD_JSON = {
-    "no tokenizer": b"{}",
-    "no JSON": b"not json",
-    "an array": b"[1]",
-    "a key twice": b'{"model": {}, "model": {}}',
-    "no decoder": b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}',
-    "an unknown decoder": b'{"version": "1.0", "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},'
-    b' "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}',
-    "ids far apart": b'{"version": "1.0", "decoder": {"type": "Fuse"},'
-    b' "model": {"type": "BPE", "vocab": {"a": 0, "b": 4000000000}, "merges": []}}',
-    "nested deep": b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-}
 
 
 @pytest.mark.parametrize("case", BAD_JSON)

@@ -9,6 +9,8 @@ makes theirs ours, and ``order = {H = [0, 2, 1, 3]}`` says that our head 1 is th
 from __future__ import annotations
 
 import re
+import stat
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +23,11 @@ import numpy as np
 from llama_core.config import ROPE_LAYOUTS
 from llama_core.errors import TraceError
 from llama_core.traces.format import TensorRecord, known_axes
+from llama_core.weights.folder import file_kind, named_path
 
 _KEYS = {"theirs", "ours", "axes", "layout", "times", "order"}
 _AXES = re.compile(r"[A-Z0-9() ]+")
+MAX_MAP_BYTES = 1_000_000
 SHIPPED = {path.stem: path for path in Path(__file__).parent.glob("*.toml")}
 
 
@@ -155,10 +159,19 @@ def read_map(source: str | PathLike[str]) -> NameMap:
     Raises:
         TraceError: naming the file and the rule.
     """
-    path = SHIPPED[source] if isinstance(source, str) and source in SHIPPED else Path(source).expanduser()
+    shipped = SHIPPED.get(source) if isinstance(source, str) else None
+    path = shipped or named_path(source, "map", TraceError)
     try:
-        if path.stat().st_size > 1_000_000:
-            raise TraceError("a map of names is not that large", file=path, expected="at most 1 MB")
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_MAP_BYTES:
+            kind = file_kind(facts.st_mode)
+            raise TraceError(
+                f"{path.name} is no map of names",
+                file=path,
+                key="map",
+                expected=f"a regular file of at most {MAX_MAP_BYTES:,} bytes",
+                actual=f"{kind}, {facts.st_size:,} bytes",
+            )
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as e:
         raise TraceError(
@@ -166,9 +179,15 @@ def read_map(source: str | PathLike[str]) -> NameMap:
             file=path,
             key="map",
             expected=f"a TOML file, or one of: {', '.join(sorted(SHIPPED))}",
+            actual="a broken symbolic link" if path.is_symlink() else "nothing",
         ) from e
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as e:
-        raise TraceError(f"{path.name} is no TOML: {e}", file=path, key="map", expected="TOML in UTF-8") from e
+    except (OSError, ValueError, RecursionError) as e:  # also text that is no UTF-8, and what is no TOML
+        if isinstance(e, TraceError):
+            raise
+        reason = str(e)[:200]
+        raise TraceError(
+            f"{path.name} is no TOML: {reason}", file=path, key="map", expected="TOML in UTF-8", actual=reason
+        ) from e
     rules = document.get("tensor")
     if document.get("version") != 1 or not isinstance(rules, list) or document.keys() - {"version", "tensor"}:
         raise TraceError(
@@ -212,7 +231,7 @@ def _quoted(text: str) -> str:
 
 def _rule(path: Path, number: int, values: Any) -> Rule:
     def wrong(key: str, expected: str) -> TraceError:
-        actual = values.get(key) if isinstance(values, dict) else values
+        actual = values.get(key, f"a table with {', '.join(values)}") if isinstance(values, dict) else values
         return TraceError(
             f"[[tensor]] number {number + 1} is not right", file=path, key=key, expected=expected, actual=actual
         )
@@ -234,7 +253,8 @@ def _rule(path: Path, number: int, values: Any) -> Rule:
     layout, times, order = values.get("layout", ""), values.get("times", 1.0), values.get("order", {})
     if layout and (layout not in ROPE_LAYOUTS or not axes.endswith("D")):
         raise wrong("layout", " | ".join(ROPE_LAYOUTS) + ", for a tensor whose last axis is D")
-    if isinstance(times, bool) or not isinstance(times, int | float) or not np.isfinite(times) or not times:
+    number = isinstance(times, int | float) and not isinstance(times, bool) and abs(times) <= sys.float_info.max
+    if not number or not times:
         raise wrong("times", "a finite number other than 0")
     ok = isinstance(order, dict) and all(
         letter in axes.split() and isinstance(o, list) and sorted(map(str, o)) == sorted(map(str, range(len(o))))
