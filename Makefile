@@ -6,9 +6,13 @@ LATEST    := .venv-latest
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 NBVAL     := --nbval --nbval-current-env --nbval-sanitize-with tools/nbval_sanitize.cfg --nbval-cell-timeout 300
 
-# The tests' tensors are small: with a second thread in each product they take twice as long. The notebooks keep theirs:
-# their pictures of rounding errors show how the sums were split.
+# The tests' tensors are small: with a second thread in each product they take twice as long.
 QUIET     := TQDM_DISABLE=1 OMP_NUM_THREADS=1
+
+# Sums in another order and other approximations, as on a processor without AVX: what a stored output may not depend on.
+# For torch, MKL, oneDNN, OpenBLAS and numpy, in this order; what a library does not know it passes over.
+OLDER     := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
+             OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4"
 
 # The first of these that is Python 3.11 or newer; `make run PYTHON=...` names another.
 IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
@@ -22,7 +26,8 @@ TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyto
 # A foreign PYTHONPATH would shadow the environment; a foreign backend would swallow the notebooks' figures.
 unexport PYTHONPATH MPLBACKEND
 
-.PHONY: help run test test-latest test-llamacpp unit lint lab e2e notebooks student html model bench wheel-test clean
+.PHONY: help run test test-latest test-older test-llamacpp unit lint lab e2e notebooks student html model bench
+.PHONY: wheel-test clean
 
 help: ## list the targets | python -m llama_core --help
 	@echo 'Each target sets up $(VENV) first if it is needed. Without make: python -m venv .venv, activate it, then'
@@ -44,6 +49,9 @@ test-latest: ## the tests on the newest versions allowed, outputs not compared |
 	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -c $(LATEST)/torch.txt $(TORCH_CPU) -e '.[dev]'
 	$(QUIET) $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
 
+test-older: $(STAMP) ## the notebooks, strictly, with one thread and the arithmetic of an older processor | python -m pytest (and the options of nbval)
+	$(QUIET) $(OLDER) $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
+
 test-llamacpp: $(STAMP) ## hold llama.cpp to golden traces; compiles it first, which takes minutes | pip install -c constraints.txt -e '.[llamacpp]' && python -m pytest tests/traces/test_trace_of_llama_cpp.py
 	$(BIN)/python -c 'import llama_cpp' 2>/dev/null || CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python -m pip install -q -c constraints.txt -e '.[llamacpp]'
 	$(QUIET) $(BIN)/python -m pytest tests/traces/test_trace_of_llama_cpp.py
@@ -63,8 +71,8 @@ e2e: $(STAMP) ## use a notebook in JupyterLab in a real browser (needs Chromium)
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[e2e]'
 	$(BIN)/python tools/lab_e2e.py notebooks/03_attention.ipynb
 
-notebooks: $(STAMP) ## execute the notebooks anew and store their outputs | python tools/run_notebooks.py notebooks/*.ipynb && python tools/readme_figures.py
-	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+notebooks: $(STAMP) ## execute the notebooks anew, store their outputs, record time and memory | python tools/run_notebooks.py --record benchmarks/results/notebooks.json notebooks/*.ipynb && python tools/readme_figures.py
+	$(BIN)/python tools/run_notebooks.py --record benchmarks/results/notebooks.json $(NOTEBOOKS)
 	$(BIN)/python tools/readme_figures.py
 
 student: $(STAMP) ## write the notebooks without solutions to build/student | python tools/student.py notebooks/*.ipynb

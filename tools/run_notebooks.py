@@ -1,7 +1,7 @@
 """Execute notebooks and store their outputs, without what changes from run to run.
 
 The same notebook on the same machine gives the same bytes each time. One line is printed for each notebook: seconds,
-and the peak memory of its kernel.
+those that its kernel's processor worked, and its kernel's peak memory.
 
 usage: python tools/run_notebooks.py [--check] [--record FILE.json] NOTEBOOK.ipynb ...
 """
@@ -26,16 +26,19 @@ CELL_SECONDS = 300
 CELL_FILE = re.compile(r"/tmp/ipykernel_\d+/\d+\.py")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-# Run in the notebook's own kernel after its last cell, and never stored. Linux's `ru_maxrss` begins at the peak of the
+# Run in the notebook's own kernel after its last cell, and never stored: peak memory in bytes, seconds of processor
+# time, which other work on the machine does not lengthen. Linux's `ru_maxrss` begins at the peak of the
 # process that started the kernel, its VmHWM (kB) does not. macOS, without VmHWM, counts `ru_maxrss` in bytes.
-PEAK_MEMORY = """
+USED = """
+import time as _time
 from pathlib import Path as _Path
 _status = _Path("/proc/self/status")
 if _status.exists():
-    print(next(int(l.split()[1]) * 1024 for l in _status.read_text().splitlines() if l.startswith("VmHWM")))
+    _peak = next(int(l.split()[1]) * 1024 for l in _status.read_text().splitlines() if l.startswith("VmHWM"))
 else:
     import resource as _resource
-    print(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss)
+    _peak = _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss
+print(_peak, _time.process_time())
 """
 
 
@@ -59,13 +62,17 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int | None]:
-    """Execute in place with `folder` as working directory; returns seconds and the kernel's peak memory in bytes.
+def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int | None, float | None]:
+    """Execute in place with `folder` as working directory.
 
-    The memory is None on Windows, which does not tell. Raises nbclient's CellExecutionError as soon as a cell fails.
+    Returns:
+        Seconds from start to end, the kernel's peak memory in bytes, and its seconds of processor time. The last two
+        are None on Windows, which does not tell.
+
+    Raises nbclient's CellExecutionError as soon as a cell fails.
     """
     if sys.platform != "win32":
-        notebook.cells.append(nbformat.v4.new_code_cell(PEAK_MEMORY))
+        notebook.cells.append(nbformat.v4.new_code_cell(USED))
     client = nbclient.NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -78,21 +85,24 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int | None]:
     start = time.perf_counter()
     client.execute()
     seconds = time.perf_counter() - start
-    peak = int(notebook.cells.pop().outputs[0].text) if sys.platform != "win32" else None
-    return seconds, peak
+    if sys.platform == "win32":
+        return seconds, None, None
+    peak, processor = notebook.cells.pop().outputs[0].text.split()
+    return seconds, int(peak), float(processor)
 
 
 def run(path: Path, check: bool = False) -> dict:
     """Execute one notebook and store it, or with `check` only say whether the result is what is stored.
 
     Returns:
-        ``seconds``, ``peak_memory_mb``, ``file_kb`` and, with `check`, ``unchanged``.
+        ``seconds``, ``cpu_seconds``, ``peak_memory_mb``, ``file_kb`` and, with `check`, ``unchanged``.
     """
     notebook = nbformat.read(path, as_version=4)
-    seconds, peak = execute(notebook, path.resolve().parent)
+    seconds, peak, processor = execute(notebook, path.resolve().parent)
     text = nbformat.writes(normalise(notebook)) + "\n"
     measured = {
         "seconds": round(seconds, 1),
+        "cpu_seconds": None if processor is None else round(processor, 1),
         "peak_memory_mb": None if peak is None else round(peak / 1e6),
         "file_kb": round(len(text.encode()) / 1e3),
     }
@@ -130,7 +140,10 @@ def main(arguments: list[str]) -> int:
         measured[path.stem] = result = run(path, options.check)
         memory = "" if result["peak_memory_mb"] is None else f"{result['peak_memory_mb']:6d} MB"
         differs = "" if result.get("unchanged", True) else "   differs from what is stored"
-        print(f"{path.name:32} {result['seconds']:6.1f} s {memory} {result['file_kb']:5d} kB{differs}", flush=True)
+        busy = "" if result["cpu_seconds"] is None else f"{result['cpu_seconds']:6.1f} s busy"
+        print(
+            f"{path.name:32} {result['seconds']:6.1f} s {busy} {memory} {result['file_kb']:5d} kB{differs}", flush=True
+        )
     total = round(sum(result["seconds"] for result in measured.values()), 1)
     print(f"{'all':32} {total:6.1f} s")
     if options.record:

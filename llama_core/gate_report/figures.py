@@ -37,7 +37,7 @@ def checks_figure(result: CheckResult) -> Figure | None:
                 worst[key] = check
         result = dataclasses.replace(result, checks=tuple(worst.values()))
         title = f"Of {len(checks)} checks the one nearest to its tolerance, or furthest beyond it, in each case"
-    return _picture(viz.gate_checks(result, title=title), checkpoint(result.id), "checks")
+    return _picture(viz.gate_checks(result, to_the_digit=True, title=title), checkpoint(result.id), "checks")
 
 
 def error_figure(result: CheckResult, spec: Checkpoint) -> Figure | None:

@@ -102,7 +102,7 @@ def _extent(table: np.ndarray) -> str:
 def _map_figure(table, positions, sequence, label: Label, rows, title: str, kind: str) -> Figure:
     tolerance = 1 if 0 < (table > 1).sum() <= _CROSSED else None
     tokens = [label(sequence, position) for position in positions]
-    drawing = viz.error_map(table, tokens, rows, tolerance=tolerance, unit="error in tolerances", title=title)
+    drawing = viz.error_map(table, tokens, rows, tolerance=tolerance, quantity="error in tolerances", title=title)
     return _picture(drawing, kind)
 
 

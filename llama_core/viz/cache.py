@@ -154,7 +154,7 @@ def cache_bytes(
     bars.spines["bottom"].set_visible(False)
     bars.set_title(f"at {count(int(at[-1]), 'position')}")
     finding = f"at {count(int(at[-1]), 'position')}: " + ", ".join(
-        f"{name} {byte_text(size)}" for name, size in ends.items()
+        f"{byte_text(size)} with “{name}”" for name, size in ends.items()
     )
     alt = "Lines of cache size over text length, and bars at the longest."
     return finish(fig, finding, title, alt)

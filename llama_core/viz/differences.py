@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from llama_core.errors import InputError
 from llama_core.viz.arrays import Values, as_array, as_mask
 from llama_core.viz.heatmap import broken_note, heatmap, largest, write
-from llama_core.viz.style import BLUE, MAX_WIDTH, ORANGE, finish, house_style, new_figure, number
+from llama_core.viz.style import MAX_WIDTH, ORANGE, finish, house_style, new_figure, number
 from llama_core.viz.tokens import set_token_ticks, token_label, token_labels
 
 
@@ -66,10 +66,11 @@ def fingerprint(
     grid = fig.subplots(1 if in_line else 2, across, squeeze=False)
     limit = None if weights else largest(truth, *others.values())
     step = largest(*gaps.values())
+    worst = {name: largest(gap) if np.any(np.isfinite(gap) & (gap != 0)) else 0.0 for name, gap in gaps.items()}
     pictures = {"right": truth} | others
 
     def draw(ax: Axes, values: np.ndarray, name: str, scale: float | None, first: bool, last: bool):
-        cells = mask & ((values == 0) | np.isneginf(values)) if name not in _DIFFERENCE else None
+        cells = mask & ((values == 0) | np.isneginf(values)) if name in pictures else None
         image = heatmap(ax, values, cells, limit=scale)
         ax.set_title("\n".join(textwrap.wrap(name, max(12, int(13 * width)))))
         _ticks(ax, rows if first else [], columns if last else [], values.shape, 72 * width, 72 * height)
@@ -80,8 +81,8 @@ def fingerprint(
         for k, (ax, (n, v)) in enumerate(zip(grid[0], pictures.items(), strict=False))
     ]
     below = [grid[0][2]] if in_line else list(grid[1][1:])
-    for k, (ax, gap) in enumerate(zip(below, gaps.values(), strict=True)):
-        difference = draw(ax, gap, "wrong − right", step, not in_line and k == 0, True)
+    for k, (ax, (name, gap)) in enumerate(zip(below, gaps.items(), strict=True)):
+        difference = draw(ax, gap, _over(worst[name], gap), step, not in_line and k == 0, True)
     _bar(
         fig,
         top[0],
@@ -89,18 +90,35 @@ def fingerprint(
         [0, 0.5, 1] if weights else [-limit, 0, limit],
     )
     _bar(fig, difference, below, [-step, 0, step])
-    worst = {name: largest(gap) if np.any(np.isfinite(gap) & (gap != 0)) else 0.0 for name, gap in gaps.items()}
     if not in_line:
-        _bars(grid[1][0], worst, int(14 * width))
-    finding = "largest difference: " + ", ".join(f"{number(value)} with “{name}”" for name, value in worst.items())
-    if not any(worst.values()):
-        finding = "no difference can be seen here"
+        grid[1][0].axis("off")
+        grid[1][0].text(0, 1, _HOW_TO_READ, size=8, va="top", linespacing=1.5, transform=grid[1][0].transAxes)
     visible = [np.where(mask & np.isneginf(v), 0, v) for v in pictures.values()]
-    alt = f"The right heat map beside {count} wrong one{'s' * (count > 1)}, and the differences."
-    return finish(fig, finding + broken_note(*visible), title, alt)
+    alt = f"The right heat map beside {count} wrong one{'s' * (count > 1)}, and the differences"
+    alt += ", at most " + ", ".join(f"{number(v)} with “{n}”" for n, v in worst.items()) + "." if count > 1 else "."
+    return finish(fig, _finding_of_mistakes(worst) + broken_note(*visible), title, alt)
 
 
-_DIFFERENCE = ("wrong − right",)
+_HOW_TO_READ = "Below each mistake:\nwhat it changes,\non one scale for all."
+
+
+def _over(worst: float, gap: np.ndarray) -> str:
+    """The words over a difference."""
+    if worst == 0 and np.isfinite(gap).all():
+        return "no difference"
+    return "wrong − right" + f", ≤ {number(worst)}" * (worst > 0)
+
+
+def _finding_of_mistakes(worst: dict[str, float]) -> str:
+    """The only mistake's largest difference; of several, the mistakes that differ least and most."""
+    if not any(worst.values()):
+        return "no difference can be seen here"
+    if len(worst) == 1:
+        ((name, value),) = worst.items()
+        return f"largest difference: {number(value)} with “{name}”"
+    order = sorted((name for name in worst if worst[name]), key=worst.__getitem__)
+    most = f"“{order[-1]}” differs most, by up to {number(worst[order[-1]])}"
+    return most if len(order) == 1 else f"{most}; “{order[0]}” least, by {number(worst[order[0]])}"
 
 
 def _ticks(ax: Axes, rows, columns, shape: tuple[int, int], width: float, height: float) -> None:
@@ -118,23 +136,6 @@ def _bar(fig: Figure, image, axes: list[Axes], ticks: list[float | int]) -> None
     bar.outline.set_visible(False)
 
 
-def _bars(ax: Axes, worst: dict[str, float], room: int) -> None:
-    ax.barh(range(len(worst)), list(worst.values()), color=BLUE, height=0.5)
-    for row, (name, value) in enumerate(worst.items()):
-        ax.text(
-            0,
-            row - 0.32,
-            f"{textwrap.shorten(name, room - 8, placeholder='…')}: {number(value)}",
-            size=7.5,
-            va="bottom",
-        )
-    ax.set(title="largest difference", ylim=(len(worst) - 0.5, -0.75))
-    ax.set_xlim(0, (max(worst.values()) or 1.0) * 1.05)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[["left", "bottom"]].set_visible(False)
-
-
 @house_style()
 def error_map(
     error: Values,
@@ -142,14 +143,14 @@ def error_map(
     rows: Sequence[str] | None = None,
     *,
     tolerance: float | int | None = None,
-    unit: str = "absolute error",
+    quantity: str = "absolute error",
     title: str | None = None,
 ) -> Figure:
     """How far off an implementation is: the magnitude of its error at every head (or layer) and token.
 
     Args:
         error: [H, S], absolute; signs are dropped. tokens: S labels. rows: H names, ``head 0`` ... by default.
-        tolerance: cells above it are crossed. unit: what the numbers are, beside the scale.
+        tolerance: cells above it are crossed. quantity: what the colours say, for a magnitude that is no error.
         title: in place of the finding.
 
     Exact cells are left white; NaN and infinite ones are crossed out. Raises InputError for wrong shapes.
@@ -179,7 +180,7 @@ def error_map(
         write(ax, column, row, "×", image, float(np.clip(cell * 40, 5, 9)))
     set_token_ticks(ax.xaxis, labels, 72 * (width - 2.2) / positions)
     set_token_ticks(ax.yaxis, names, 72 * row_height)
-    bar = fig.colorbar(image, ax=ax, label=unit, aspect=15)
+    bar = fig.colorbar(image, ax=ax, label=quantity, aspect=15)
     ticks = np.geomspace(low, top, 3)
     bar.set_ticks(ticks, labels=[number(tick) for tick in ticks])
     bar.set_ticks([], minor=True)

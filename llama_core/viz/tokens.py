@@ -17,7 +17,7 @@ MAX_LENGTH = 14
 #: Smallest label, in points, that is legible at 100 % on a screen.
 MIN_SIZE = 6.0
 
-_VISIBLE = {" ": "▁", "\n": "↵", "\t": "⇥", "\r": "←"}
+_VISIBLE = {"\n": "↵", "\t": "⇥", "\r": "←"}
 
 #: A vocabulary: its strings in the order of their ids, or a function from an id to its string (`Tokenizer.token`).
 Vocabulary = Sequence[str] | Callable[[int], str]
@@ -29,10 +29,16 @@ def _drawable() -> frozenset[int]:
 
 
 def token_label(token: object) -> str:
-    """How a token is written in a figure: a space is ``▁``, a line's end ``↵``; what the font lacks is ``U+4E2D``."""
+    """How a token is written in a figure: a line's end is ``↵``, and what the font lacks is ``U+4E2D``.
+
+    A space is ``▁`` at either end, where it could not be seen.
+    """
     if not isinstance(token, str):
         raise InputError("a token must be a string", key="tokens", expected="str", actual=type(token).__name__)
-    text = "".join(_VISIBLE.get(c, c) for c in token)
+    inner = token.strip(" ")
+    before = len(token) - len(token.lstrip(" "))
+    text = "▁" * before + inner + "▁" * (len(token) - before - len(inner))
+    text = "".join(_VISIBLE.get(c, c) for c in text)
     text = "".join(c if ord(c) in _drawable() and c.isprintable() else f"U+{ord(c):04X}" for c in text)
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
 

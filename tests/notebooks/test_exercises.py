@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from notebook_files import NOTEBOOKS, ROOT, Exercise, exercises
 
+#: Stubs that are no mistake of their own, but an empty place.
+EMPTY = {"03-attention"}
 EXERCISES = [exercise for path in NOTEBOOKS for exercise in exercises(path)]
 WRONG = [
     (path.stem, *wrong)
@@ -42,6 +44,8 @@ def test_the_stub_does_not_pass_and_is_told_why(exercise, monkeypatch):
     found = verdict(exercise, exercise.stub, monkeypatch)
     assert found.passed is False
     assert len(found.feedback()) > len("Not yet.")
+    named = found.cause is not None and found.cause.mistake is not None
+    assert named != (exercise.id in EMPTY)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=name)

@@ -14,6 +14,7 @@ SOURCES = [
     "import ipywidgets\nslider = ipywidgets.IntSlider(description='head')\nslider",
     "for _ in range(3):\n    print('line', flush=True)",
     "held = bytearray(300_000_000)",
+    "import time\nwhile time.process_time() < 2:\n    pass",
 ]
 
 
@@ -74,3 +75,8 @@ def test_the_cell_that_measures_is_not_stored(executed):
 def test_the_peak_memory_is_that_of_the_kernel(executed):
     measured = executed[2]["notebooks"]["small"]["peak_memory_mb"]
     assert 300 < measured < 600  # the bytes above; an idle kernel takes about 80
+
+
+@pytest.mark.skipif(run_notebooks.sys.platform == "win32", reason="Windows does not tell the processor time")
+def test_the_busy_seconds_are_those_of_the_kernel(executed):
+    assert 2 <= executed[2]["notebooks"]["small"]["cpu_seconds"] < 3  # the last cell ends at 2; none of it is waiting

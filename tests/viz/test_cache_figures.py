@@ -49,7 +49,7 @@ def test_lines_and_bars_follow_the_number_of_key_heads():
     lines = {line.get_gid(): line.get_ydata().tolist() for line in fig.axes[0].lines}
     assert lines == {"MHA": [2**29, 2**31], "GQA": [2**27, 2**29]}
     assert [bar.get_width() for bar in fig.axes[1].patches] == [2**31, 2**29]
-    assert heading(fig) == "At 4,096 positions: MHA 2 GiB, GQA 512 MiB"
+    assert heading(fig) == "At 4,096 positions: 2 GiB with “MHA”, 512 MiB with “GQA”"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_right_wrong_and_difference_stand_side_by_side():
         WRONG.tolist(),
         [[-0.5, 0.5], [0, 0]],
     ]
-    assert [ax.get_title(loc="left") for ax in panels(fig)[:3]] == ["right", "no mask", "wrong − right"]
+    assert [ax.get_title(loc="left") for ax in panels(fig)[:3]] == ["right", "no mask", "wrong − right, ≤ 0.5"]
     assert heading(fig) == "Largest difference: 0.5 with “no mask”"
 
 
@@ -30,6 +30,19 @@ def test_several_mistakes_share_one_scale():
     scales = [ax.images[0].get_clim() for ax in panels(fig)]
     assert scales[:3] == [(-4, 4)] * 3
     assert scales[3:5] == [(-3, 3)] * 2
+
+
+def test_of_several_mistakes_the_heading_names_the_one_that_differs_most_and_least():
+    fig = viz.fingerprint(RIGHT, {"a": WRONG, "b": 4 * RIGHT, "c": RIGHT, "d": RIGHT / 2})
+    # |4 - 1| = 3 and |0.5 - 1| = 0.5, twice; "c" does not differ at all.
+    assert heading(fig) == "“b” differs most, by up to 3; “a” least, by 0.5"
+    titles = [ax.get_title(loc="left") for ax in panels(fig)]
+    assert titles[5:] == ["wrong − right, ≤ 0.5", "wrong − right, ≤ 3", "no difference", "wrong − right, ≤ 0.5"]
+
+
+def test_a_magnitude_that_is_no_error_is_called_what_it_is():
+    fig = viz.error_map([[1.0, 2.0]], quantity="length")
+    assert [ax.get_ylabel() for ax in fig.axes[1:]] == ["length"]
 
 
 def test_equal_infinities_are_no_difference():

@@ -10,6 +10,9 @@ from llama_core.viz.tokens import set_token_ticks, token_label, token_labels, vo
     "token, label",
     [
         (" day", "▁day"),
+        (" ", "▁"),
+        ("a ", "a▁"),
+        ("head 0", "head 0"),
         ("▁day", "▁day"),
         ("\n", "↵"),
         ("\t", "⇥"),
