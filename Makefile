@@ -14,6 +14,9 @@ QUIET     := TQDM_DISABLE=1 OMP_NUM_THREADS=1
 OLDER     := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
              OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4"
 
+# Two files of tests at a time, one on each of two cores.
+TWO       := -n 2 --dist loadfile
+
 # The first of these that is Python 3.11 or newer; `make run PYTHON=...` names another.
 IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON    ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -26,8 +29,7 @@ TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyto
 # A foreign PYTHONPATH would shadow the environment; a foreign backend would swallow the notebooks' figures.
 unexport PYTHONPATH MPLBACKEND
 
-.PHONY: help run test test-latest test-older test-llamacpp unit lint lab e2e notebooks student html model bench
-.PHONY: wheel-test clean
+.PHONY: help run test test-latest test-older test-llamacpp unit lint lab e2e notebooks student html model bench wheel-test clean
 
 help: ## list the targets | python -m llama_core --help
 	@echo 'Each target sets up $(VENV) first if it is needed. Without make: python -m venv .venv, activate it, then'
@@ -40,14 +42,15 @@ run: $(STAMP) ## run the gates, then tell a story with the model that ships with
 	$(BIN)/llama-core generate --model stories --prompt "One day"
 
 test: lint ## lint, then every test, notebooks included | python -m pytest (and the line of lint)
-	$(QUIET) $(BIN)/python -m pytest tests
+	$(QUIET) $(BIN)/python -m pytest $(TWO) tests
 	$(if $(NOTEBOOKS),TQDM_DISABLE=1 $(BIN)/python -m pytest $(NBVAL) notebooks)
 
 test-latest: ## the tests on the newest versions allowed, outputs not compared | python -m pytest --nbval-lax tests notebooks
 	@test -x $(LATEST)/bin/pip || "$(PYTHON)" -m venv $(LATEST)
 	grep '^torch==' constraints.txt > $(LATEST)/torch.txt
 	$(LATEST)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -c $(LATEST)/torch.txt $(TORCH_CPU) -e '.[dev]'
-	$(QUIET) $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env tests notebooks)
+	$(QUIET) $(LATEST)/bin/python -m pytest $(TWO) -o addopts="-ra --strict-markers" tests
+	$(if $(NOTEBOOKS),$(QUIET) $(LATEST)/bin/python -m pytest -o addopts="-ra --strict-markers" --nbval-lax --nbval-current-env notebooks)
 
 test-older: $(STAMP) ## the notebooks, strictly, with one thread and the arithmetic of an older processor | python -m pytest (and the options of nbval)
 	$(QUIET) $(OLDER) $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
@@ -57,7 +60,7 @@ test-llamacpp: $(STAMP) ## hold llama.cpp to golden traces; compiles it first, w
 	$(QUIET) $(BIN)/python -m pytest tests/traces/test_trace_of_llama_cpp.py
 
 unit: $(STAMP) ## the quick tests alone | python -m pytest -m "not slow"
-	$(QUIET) $(BIN)/python -m pytest -m "not slow"
+	$(QUIET) $(BIN)/python -m pytest $(TWO) -m "not slow"
 
 lint: $(STAMP) ## format, lint and types | python -m ruff check . && python -m ruff format --check . && python -m mypy
 	$(BIN)/python -m ruff check .

@@ -3,9 +3,9 @@
 The writer fills a form's slots; the judge reads a sentence back into its event and slots. Slots:
 
     {A} {B}        names; A is the one who acts or speaks        {S} {s}   A's name, or "He" / "he" for the last actor
-    {him}          "him" or "her" for A        {kind}   fox      {akind}       a shy fox
+    {kind}         fox                         {akind}  a shy fox
     {P}            place: pond        {inP} {InP}  by the pond   {spot}    under the bench
-    {X} {Y}        thing: red kite    {aX}  a red kite           {list}    things, as a spoken list
+    {X}            thing: red kite    {aX}  a red kite           {list}    things, as a spoken list
     {nT}           amount: two shells   {n}  two   {T}  shells   {seq}     one, two, three
     {R}            refrain            {mood} {weather}   single words
 """
@@ -39,8 +39,6 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Then {akind} named {A} came along.",
     ),
     "walk": ("They walked to the {P} together.", "Then they went to the {P}.", "Together they went to the {P}."),
-    "leave": ("Then {s} said goodbye and left.", "After that {s} had to go home.", "{S} waved and went away."),
-    "back": ("After a while {A} came back.", "Later {A} came back.", "Soon {A} was back."),
     "place": ("It was {mood} {inP}.", "The {P} was {mood} that day.", "How {mood} it was {inP}!"),
     "sky": (
         "The sun was shining.",
@@ -77,10 +75,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     ),
     "has": ("Now {s} had the {X}.", "Now the {X} belonged to {A}.", "{S} held the {X} tight."),
     "keep": ("So {s} kept the {X}.", "{S} still had the {X}."),
-    "trade": (
-        "{S} gave {B} the {X}, and {B} gave {him} the {Y}.",
-        "So {s} traded the {X} for the {Y} that {B} had.",
-    ),
     "who": ('"Who has the {X} now?" asked {A}.', '"Tell me, who has the {X}?" asked {A}.'),
     "i_have": ('"I have it," said {A}.', '"It is mine now," said {A}.'),
     "other_has": ('"{B} has it," said {A}.', '"It is with {B}," said {A}.'),
@@ -107,7 +101,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     "left": ("That left {A} with {nT}.", "Then {s} had only {nT} left."),
     "how_many": ('"How many {T} do you have, {B}?" asked {A}.', '"{B}, how many {T} have you got?" asked {A}.'),
     "i_count": ('"I have {nT}," said {A}.', '"Let me see. I have {nT}," said {A}.'),
-    "together": ("Together they had {nT}.", "All of them together had {nT}."),
     # refrains
     "song": (
         '{S} sang a song: "{R}."',
@@ -149,9 +142,8 @@ _NAME = r"[A-Z]\w+"
 _PATTERNS = {
     **dict.fromkeys(("A", "B", "S"), _NAME),
     "s": rf"{_NAME}|he|she",
-    "him": "him|her",
     **dict.fromkeys(("kind", "P", "n", "T", "mood", "weather"), r"\w+"),
-    **dict.fromkeys(("X", "Y", "nT"), r"\w+ \w+"),
+    **dict.fromkeys(("X", "nT"), r"\w+ \w+"),
     **dict.fromkeys(("akind", "aX"), r"an? \w+ \w+"),
     **dict.fromkeys(("inP", "InP"), r"\w+ the \w+"),
     "spot": r"[a-z ]+",

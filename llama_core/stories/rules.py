@@ -1,8 +1,8 @@
 """Judges a story: reads it sentence by sentence and lists what cannot be true.
 
 `violations` knows the sentences (`forms`) and the words (`words`), and nothing of how `text` puts stories together. It
-holds a story to its own facts (`world`): who has been introduced and is present, who holds what after each hand-over,
-how many there are, how the refrain went, whose turn it is to answer, and how a story ends.
+holds a story to its own facts (`world`): who has been introduced, who holds what after each hand-over, how many there
+are, how the refrain went, whose turn it is to answer, and how a story ends.
 """
 
 import re
@@ -63,7 +63,7 @@ class _Judge(World):
         self.began = True
         if a:
             self.subject = (a, b)
-        elif event in ("walk", "choir", "together"):
+        elif event in ("walk", "choir"):
             self.subject = (None, None)
 
     def finish(self) -> None:
@@ -74,7 +74,7 @@ class _Judge(World):
         self.hold(self.bag_told, "nobody tells what is in the bag")
 
     def _people(self, event: str, values: dict[str, str]) -> tuple[str | None, str | None]:
-        """The actor and the other person of a sentence, pronouns resolved; both must be known, the actor present."""
+        """The actor and the other person of a sentence, pronouns resolved; both must be known."""
         a = values.get("A") or values.get("S") or values.get("s")
         b = values.get("B")
         if a and a.lower() in ("he", "she"):
@@ -84,8 +84,6 @@ class _Judge(World):
                 a = a or pronoun
             elif other and _he(other) == pronoun:
                 self.wrong(f"{pronoun!r} may be {a} or {other}")
-        if "him" in values:
-            self.hold(values["him"] == ("her" if a in GIRLS else "him"), f"{values['him']!r} is not said of {a}")
         new = b if event == "meet" else a if event in (*OPENINGS, "come") else None
         for name in {name for name in (a, b) if name}:
             if name == new:
@@ -93,10 +91,6 @@ class _Judge(World):
                 self.hold(name not in self.kinds, f"{name} is introduced twice")
             else:
                 self.hold(name in self.kinds, f"{name} has not been introduced")
-        absent_may_be_named = event in ("back", "other_has") or event in CLOSINGS
-        for name in (a, b):
-            if name and name != new and not absent_may_be_named:
-                self.hold(name in self.here, f"{name} is not there")
         self.hold(a is None or a != b, f"{a} deals with {a}")
         return a, b
 

@@ -1,12 +1,12 @@
 """The vocabulary of the stories: who, where, what. The writer (`text`) and the judge (`rules`) read the same lists."""
 
 GIRLS = (
-    *("Mira", "Lily", "Anna", "Rosa", "Nora", "Ida", "Hana", "Tess", "Wren", "Maya", "Clara", "Pia", "Freya", "Amina"),
-    *("Zoé", "Léa", "Inés", "Chloé"),
+    *("Mira", "Lily", "Anna", "Rosa", "Nora", "Ida", "Hana", "Maya", "Clara", "Freya"),
+    *("Zoé", "Léa"),
 )
 BOYS = (
-    *("Ben", "Tom", "Omar", "Finn", "Hugo", "Kai", "Otto", "Sam", "Ravi", "Leo", "Max", "Theo", "Milo", "Emil"),
-    *("René", "Noël", "André", "Björn"),
+    *("Ben", "Tom", "Omar", "Finn", "Hugo", "Kai", "Otto", "Sam", "Ravi", "Max"),
+    *("René", "Noël"),
 )
 NAMES = GIRLS + BOYS
 ANIMALS = ("fox", "bear", "mouse", "owl", "rabbit", "frog", "hedgehog", "cat", "goat", "duck", "otter", "badger")
@@ -27,12 +27,12 @@ MOODS = ("quiet", "cold", "green", "sunny", "windy", "lovely", "dark", "warm", "
 WEATHERS = ("sunny", "rainy", "windy", "cold", "warm", "bright", "snowy", "foggy")
 
 LOOKS = (
-    *("red", "blue", "green", "yellow", "white", "black", "brown", "silver", "golden", "purple", "pink", "old"),
-    *("tiny", "shiny", "wooden", "striped", "orange", "heavy"),
+    *("red", "blue", "green", "yellow", "white", "black", "silver", "golden", "old", "tiny", "wooden", "striped"),
+    *("orange", "heavy"),
 )
 OBJECTS = (
     *("kite", "drum", "ball", "hat", "lamp", "key", "cup", "bell", "book", "boat", "flute", "scarf", "basket", "coin"),
-    *("spoon", "feather", "map", "box", "button", "whistle", "lantern", "ribbon", "ring", "clock", "umbrella"),
+    *("spoon", "map", "box", "whistle", "ring", "clock", "umbrella"),
 )
 SPOTS = (
     *("under the bench", "behind the tree", "in the tall grass", "between the stones", "under a leaf", "in the mud"),
@@ -44,9 +44,9 @@ COUNTED = {
     **{noun + "s": noun for noun in ("apple", "pear", "shell", "nut", "stone", "egg", "flower", "plum", "acorn")},
     **{"berries": "berry", "leaves": "leaf", "cookies": "cookie", "feathers": "feather"},
 }
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-# A refrain is a random sequence of these: nothing but a look back at the first time can tell how it goes on.
+# A refrain is a random choice and order of these: nothing but a look back at the first time can tell how it goes on.
 SONG_WORDS = (
     *("la", "lum", "tiri", "bom", "dilly", "hey", "ho", "tra", "ding", "dong", "pim", "rum", "fiddle", "zum", "oh"),
     *("moon", "star", "rain", "snow", "tin", "bread", "honey", "salt", "wind", "gold", "home", "river", "apple", "sky"),

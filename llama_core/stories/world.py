@@ -22,7 +22,6 @@ class World:
 
     found: list[str] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)
-    here: list[str] = field(default_factory=list)
     place: str | None = None
     described: set[str] = field(default_factory=set)
     holder: dict[str, str | None] = field(default_factory=dict)
@@ -61,8 +60,6 @@ class World:
             self.hold(trait in TRAITS, f"{trait!r} is no trait")
             self.hold(with_article(f"{trait} {kind}") == values["akind"], f"wrong article: {values['akind']!r}")
         self.kinds.setdefault(name, kind)
-        if name not in self.here:
-            self.here.append(name)
 
     def _at(self, values: dict[str, str]) -> None:
         where = values.get("P") or (values.get("inP") or values.get("InP") or "").split(" ")[-1]
@@ -73,11 +70,11 @@ class World:
         self.place = values.get("P") or values.get("inP", "").split(" ")[-1] or None
 
     def _go(self, a: str, b: None, values: dict[str, str]) -> None:
-        self.hold(self.here == [a], f"{a} walks away from the others")
+        self.hold(list(self.kinds) == [a], f"{a} walks away from the others")
         self._walk(a, b, values)
 
     def _walk(self, a: str | None, b: None, values: dict[str, str]) -> None:
-        self.hold(a is not None or len(self.here) > 1, "there are no two to walk together")
+        self.hold(a is not None or len(self.kinds) > 1, "there are no two to walk together")
         self.hold(values["P"] != self.place, f"they are at the {values['P']} already")
         self.place = values["P"]
 
@@ -88,15 +85,6 @@ class World:
 
     def _come(self, a: str, b: None, values: dict[str, str]) -> None:
         self._introduce(a, values)
-
-    def _leave(self, a: str, b: None, values: dict[str, str]) -> None:
-        self.hold(a != next(iter(self.kinds), None), f"the story follows {a}, who cannot leave it")
-        if a in self.here:
-            self.here.remove(a)
-
-    def _back(self, a: str, b: None, values: dict[str, str]) -> None:
-        self.hold(a not in self.here, f"{a} is there already")
-        self.here.append(a)
 
     def _place(self, a: None, b: None, values: dict[str, str]) -> None:
         self._at(values)
@@ -130,8 +118,7 @@ class World:
 
     def _have(self, a: str, b: None, values: dict[str, str]) -> None:
         thing = values["aX"].split(" ", 1)[1]
-        nouns = {other.split()[-1] for other in (*self.holder, *self.bag)}
-        self.hold(thing.split()[-1] not in nouns, f"a second {thing.split()[-1]}")
+        self.hold(thing not in self.holder and values["aX"] not in self.bag, f"a second {thing}")
         self.holder[thing] = a
 
     def _like(self, a: str, b: None, values: dict[str, str]) -> None:
@@ -170,13 +157,6 @@ class World:
         self.gift = (a, b)
         self.happy.add(b)
 
-    def _trade(self, a: str, b: str, values: dict[str, str]) -> None:
-        self._holds(a, values["X"])
-        self._holds(b, values["Y"])
-        self.hold(values["X"] != values["Y"], "a thing is traded for itself")
-        self.holder[values["X"]], self.holder[values["Y"]] = b, a
-        self.happy |= {a, b}
-
     def _who(self, a: str, b: None, values: dict[str, str]) -> None:
         self.hold(values["X"] in self.holder, f"there is no {values['X']}")
         self.hold(self.holder.get(values["X"]) != a, f"{a} asks for what {a} holds")
@@ -187,7 +167,6 @@ class World:
             self._holds(a, self.asked.thing)
 
     def _other_has(self, a: str, b: str, values: dict[str, str]) -> None:
-        self.hold(a in self.here, f"{a} is not there")
         if self.asked:
             self._holds(b, self.asked.thing)
 
@@ -277,17 +256,13 @@ class World:
         self.hold(number == self._count_of(a, kind), f"{a} has {self._count_of(a, kind)} {kind}, not {number}")
         self.hold(not self.asked or self.asked.thing == kind, f"nobody asked for {kind}")
 
-    def _together(self, a: None, b: None, values: dict[str, str]) -> None:
-        number, kind = self._amount(values["nT"])
-        everyone = sum(self._count_of(name, kind) for name in self.here)
-        self.hold(len(self.here) > 1 and number == everyone, f"together they have {everyone} {kind}, not {number}")
-
     # refrain and bag
 
     def _song(self, a: str, b: None, values: dict[str, str]) -> None:
         words = values["R"].split(" ")
         self.hold(self.song is None, "a second song")
-        self.hold(3 <= len(words) <= 7 and all(word in SONG_WORDS for word in words), f"{values['R']!r} is no refrain")
+        known = 3 <= len(words) <= 6 and all(word in SONG_WORDS for word in words)
+        self.hold(known, f"{values['R']!r} is no refrain")
         self.song, self.sung = values["R"], 1
 
     def _again(self, a: str | None, b: None, values: dict[str, str]) -> None:
@@ -298,7 +273,7 @@ class World:
     _echo = _again
 
     def _choir(self, a: None, b: None, values: dict[str, str]) -> None:
-        self.hold(len(self.here) > 1, "there are no two to sing together")
+        self.hold(len(self.kinds) > 1, "there are no two to sing together")
         self._again(a, b, values)
 
     def _bag(self, a: str, b: None, values: dict[str, str]) -> None:
@@ -307,8 +282,8 @@ class World:
 
     def _put(self, a: str, b: None, values: dict[str, str], first: bool = False) -> None:
         self.hold(first or bool(self.bag), "there is no bag")
-        noun = values["aX"].split()[-1]
-        self.hold(all(noun != other.split()[-1] for other in (*self.holder, *self.bag)), f"a second {noun}")
+        thing = values["aX"].split(" ", 1)[1]
+        self.hold(thing not in self.holder and values["aX"] not in self.bag, f"a second {thing}")
         self.bag.append(values["aX"])
         self.bag_told = False
 
@@ -321,7 +296,7 @@ class World:
     # endings
 
     def _going_home(self, event: str, a: str | None, values: dict[str, str]) -> None:
-        self.hold(event != "home" or len(self.here) > 1, "there are no two to go home")
+        self.hold(event != "home" or len(self.kinds) > 1, "there are no two to go home")
         if event == "home_thing":
             self._holds(a, values["X"])
         if event == "home_amount":
@@ -333,7 +308,6 @@ class World:
     def _closing(self, a: str | None, b: str | None, values: dict[str, str]) -> None:
         hero = next(iter(self.kinds), None)
         self.hold(a is None or a == hero, f"the story was about {hero}, not about {a}")
-        self.hold(b is None or b in self.here, f"{b} was not there at the end")
         self.hold(values.get("kind") in (None, self.kinds.get(a or "")), f"{a} is a {self.kinds.get(a or '')}")
         self.hold(values.get("X") is None or values["X"] in self.holder, f"there is no {values.get('X')}")
         self.closed = True

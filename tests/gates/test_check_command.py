@@ -46,7 +46,9 @@ def llama_core(capsys):
 
 
 def lines_fit(text):
-    return all(len(line) <= WIDTH for line in text.splitlines()) and "\x1b" not in text
+    """Whether no line is wider; a path, which is never broken, may stand out of its line."""
+    fits = [len(line) <= WIDTH or line.startswith("/") for line in text.splitlines()]
+    return all(fits) and "\x1b" not in text
 
 
 def test_all_gates_are_one_line_each_then_pass(llama_core):

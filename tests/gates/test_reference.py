@@ -66,8 +66,9 @@ def context(config=GROUPED, **values):
 
 
 def test_rms_norm_by_hand():
-    # mean square (9 + 16) / 2 = 12.5; with ε = 3.5 the root is 4
-    found = r.rms_norm(context(GROUPED.replace(rms_norm_eps=3.5)), np.array([[[3.0, -4.0]]]), np.array([2.0, 10.0]))
+    # mean square (0.75² + 1²) / 2 = 0.78125; with ε = 0.21875 the root is 1
+    x = np.array([[[0.75, -1.0]]])
+    found = r.rms_norm(context(GROUPED.replace(rms_norm_eps=0.21875)), x, np.array([2.0, 10.0]))
     assert found.tolist() == [[[1.5, -10.0]]]
 
 

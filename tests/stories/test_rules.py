@@ -6,7 +6,7 @@ from llama_core.stories.corruptions import CORRUPTIONS, corrupt
 from llama_core.stories.rules import violations
 from llama_core.stories.text import story
 
-# Written by hand, not by the generator: thing, count, refrain, bag, search, question, coming and going.
+# Written by hand, not by the generator: thing, count, refrain, bag, search, question.
 GOOD = (
     "One day a shy fox named Mira sat by the pond. She had a red kite. There she met an old owl named Ben. "
     '"May I have the red kite, Mira?" asked Ben. "Yes, of course," said Mira. Mira gave the red kite to Ben. '
@@ -15,7 +15,7 @@ GOOD = (
     '"How many shells do you have, Mira?" asked Ben. "I have four shells," said Mira. '
     'Ben sang a song: "moon tin la honey." They sang it together: "moon tin la honey!" '
     "But then Ben could not find the red kite. Mira looked under the bench. It was not there. "
-    "Ben looked in the mud. And there was the red kite! Then he said goodbye and left. Soon Ben was back. "
+    "Ben looked in the mud. And there was the red kite! This made Ben happy. Then they went to the barn. "
     "Mira had a bag and put in a blue cup. Ben put in an old hat. Now the bag held a blue cup and an old hat.\n"
     "At sunset Ben went home with the red kite. And Mira and Ben were friends from that day on."
 )
@@ -36,8 +36,11 @@ def test_a_good_story_that_was_written_by_hand_is_accepted():
         ("one shell.", "one shells.", "'one shells' is no amount"),
         ("la honey!", "la salt!", "the refrain went 'moon tin la honey', not 'moon tin la salt'"),
         ("She had a red", "He had a red", "'he' stands for nobody"),
-        ("Then he said goodbye", "Then she said goodbye", "'she' stands for nobody"),
-        ("Soon Ben was back. ", "", "Ben is not there"),
+        ("This made Ben happy", "She smiled", "'she' stands for nobody"),
+        ("This made Ben happy", "This made Mira happy", "Mira has no reason to be glad"),
+        ("Then they went to the barn", "Then they went to the pond", "they are at the pond already"),
+        ("in an old hat", "in a blue cup", "a second blue cup"),
+        ("Now the bag held", "Ben had a red kite. Now the bag held", "a second red kite"),
         ("There she met an old owl named Ben. ", "", "Ben has not been introduced"),
         ('"Yes, of course," said Mira. ', "", "an answer does not come"),
         ('"Yes, of course," said Mira.', '"No, Ben, not today," said Mira.', "what came of the refusal does not come"),

@@ -7,13 +7,11 @@ from llama_core.stories.text import story
 
 STORIES = [story(random.Random(seed)) for seed in range(1000)]
 
-FINN = """\
-Once upon a time there was a small fox who was called Finn. One day Finn went to the market. He met a sleepy duck \
-named Otto. Otto had a striped clock. "Otto, will you give me the striped clock?" asked Finn. "Yes, you may, Finn," \
-said Otto. Otto let Finn have the striped clock. Otto had an orange umbrella. Suddenly the orange umbrella of Otto \
-was gone. Finn looked on the roof. Nothing was there. Then he looked under the stairs. Nothing was there. He looked \
-behind the tree. The orange umbrella was there! So he gave Otto the orange umbrella. "Thank you," said Otto.
-In the evening they went home. That was the day of Finn and the orange umbrella."""
+OMAR = """\
+Once upon a time there was a small fox who was called Omar. One day Omar went to the market. He met a sleepy duck \
+named Hugo. Omar had a heavy boat. So he gave Hugo the heavy boat. "How kind you are, Omar," said Hugo. Then a \
+friendly bear named Noël came along. "Hello, Noël," said Hugo. "Hello, Hugo," said Noël.
+When the stars came out, Hugo went home. And Omar and Hugo were friends from that day on."""
 
 
 def sentences(text: str) -> list[list[tuple[str, dict[str, str], int]]]:
@@ -25,9 +23,9 @@ def sentences(text: str) -> list[list[tuple[str, dict[str, str], int]]]:
 
 
 def test_a_seed_gives_this_text_on_every_machine():
-    assert story(random.Random(3)) == FINN
+    assert story(random.Random(3)) == OMAR
     digest = hashlib.sha256("\n\n".join(STORIES[:200]).encode()).hexdigest()
-    assert digest == "3247ef80d1ba2dd7215f0fa01fc92aa1ad0d3be21198273187325050da1c2dac"
+    assert digest == "f280c30f6e63e619cd1fc41efc32753cf79c0c21579c27d0fd3031f74fdb09bd"
 
 
 def test_the_rules_accept_every_generated_story():

@@ -98,18 +98,22 @@ def test_rounding_that_does_not_exist_is_refused(right, tmp_path):
 def test_divergence_and_agreement_are_those_of_a_hand_calculation(tmp_path):
     """p = (1/2, 1/2) against q = (3/4, 1/4): ln(2/√3) = 0.1438; the second row agrees."""
     from llama_core.traces.align import Golden
+    from llama_core.traces.read import Trace
 
-    class Two:
+    whole = record(model(), ids(1, 2), tmp_path / "golden", names="logits")
+
+    class Two(Trace):
+        """The recorded run with the logarithms of other probabilities as logits."""
+
+        calls = whole.calls
+        records = {("logits", 0): whole.records["logits", 0]}
+
         def __init__(self, rows):
-            self.calls = right_calls
             self._rows = np.log(np.array([rows], np.float64))
-            self.records = {("logits", 0): record_of}
 
         def values(self, name, call):
             return self._rows
 
-    whole = record(model(), ids(1, 2), tmp_path / "golden", names="logits")
-    right_calls, record_of = whole.calls, whole.records["logits", 0]
     golden = Golden(Two([[0.5, 0.5], [0.9, 0.1]]))
     found = logits_quality(golden, Two([[0.25, 0.75], [0.9, 0.1]]))
     assert found.rows == 2 and found.same_top == 0.5

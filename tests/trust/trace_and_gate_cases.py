@@ -153,7 +153,7 @@ def _record_cases(concern: str) -> Iterator[Case]:
         "rows of 10^12": (dict(rows="0-1000000000000"), "rows"),
         "names that are none": (dict(names="nothing"), "names"),
         "a storage type that is none": (dict(storage_dtype="int4"), "dtype"),
-        "a noise type that is none": (dict(noise=["int4"]), "dtype"),
+        "a noise type that is none": (dict(noise=["int4"]), "noise"),
         "steps below none": (dict(steps=-1), "steps"),
         "steps that are a fraction": (dict(steps=1.5), "steps"),
         "a chunk of none": (dict(chunk=0), "chunk"),

@@ -130,14 +130,14 @@ def test_the_rotary_factors_are_what_llama_3_divides_by(tmp_path):
 def test_published_llama_3_factors_are_recognised_without_our_own_key(tmp_path):
     scaling = RopeScaling("llama3", 32.0, 8192)
     convert(folder(tmp_path / "hf", CONFIG.replace(rope_scaling=scaling, head_dim=64)), tmp_path / "m.gguf", "gguf")
-    content = (tmp_path / "m.gguf").read_bytes().replace(b"llama_core.rope_scaling", b"another_.rope_scaling")
+    content = (tmp_path / "m.gguf").read_bytes().replace(b"llama_core.rope_scaling", b"another___.rope_scaling")
     (tmp_path / "m.gguf").write_bytes(content)
     assert Llama.from_pretrained(tmp_path / "m.gguf").config.rope_scaling == scaling
 
 
 def test_factors_of_no_known_scaling_are_refused(tmp_path):
     convert(folder(tmp_path / "hf", CONFIGS["llama3"]), tmp_path / "m.gguf", "gguf")
-    content = (tmp_path / "m.gguf").read_bytes().replace(b"llama_core.rope_scaling", b"another_.rope_scaling")
+    content = (tmp_path / "m.gguf").read_bytes().replace(b"llama_core.rope_scaling", b"another___.rope_scaling")
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(ConfigError, match="does not hold the factors"):
         Llama.from_pretrained(tmp_path / "m.gguf")
