@@ -66,7 +66,7 @@ notebooks: $(STAMP) ## execute the notebooks anew and store their outputs | pyth
 student: $(STAMP) ## write the notebooks without solutions to build/student | python tools/student.py notebooks/*.ipynb
 	$(BIN)/python tools/student.py $(NOTEBOOKS)
 
-html: $(STAMP) ## write the notebooks as pages to build/html | python tools/html_pages.py notebooks/*.ipynb
+html: $(STAMP) ## write the notebooks and the public names as pages to build/html | python tools/html_pages.py notebooks/*.ipynb
 	$(BIN)/python tools/html_pages.py $(NOTEBOOKS)
 
 model: $(STAMP) ## train the embedded model anew, with its measurements | python -m llama_core.stories.train

@@ -120,10 +120,11 @@ class KVCache:
         end = self.length + new
         self.positions[:, self.length : end] = positions
         self.positions[:, end:] = -1
-        read = self.max_length if read_all else end
         slots = torch.arange(self.length, end, device=self.device)
-        views = [LayerCache(k[:, :, :read], v[:, :, :read], slots) for k, v in zip(self.keys, self.values, strict=True)]
-        return views, self.positions[:, :read]
+        layers = zip(self.keys, self.values, strict=True)
+        if read_all:  # the tensors themselves, which a graph may know by their address
+            return [LayerCache(k, v, slots) for k, v in layers], self.positions
+        return [LayerCache(k[:, :, :end], v[:, :, :end], slots) for k, v in layers], self.positions[:, :end]
 
     def commit(self, new: int, contiguous: bool) -> None:
         """Count ``new`` more slots as written; called once every layer has written them."""

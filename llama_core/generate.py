@@ -33,6 +33,7 @@ def generate(
     eos_ids: int | Collection[int] | None = None,
     cache: KVCache | None = None,
     prefill_chunk: int = 1024,
+    compile: bool = False,
 ) -> Iterator[int]:
     """Continue a sequence of token ids, one token at a time.
 
@@ -50,6 +51,8 @@ def generate(
         eos_ids: ids that end the text; None for the configuration's, ``()`` for none.
         cache: keys and values of what came before, one row; ``ids`` then continue it. None makes one for this call.
         prefill_chunk: read the prompt in pieces of this many tokens; smaller ones need less memory.
+        compile: compile the model's decode step first, unless it is (`Llama.compile_decode`): the ids stay the same,
+            the first step takes a minute or so, the later ones less time than uncompiled.
 
     The cache afterwards, however the stream ended (end id, limit, ``close``, an exception, Ctrl-C), holds the prompt
     and every yielded token but the last, which the model has not read: to go on, begin the next call's ``ids`` with it.
@@ -62,7 +65,9 @@ def generate(
         CacheError: the cache is another model's, has several rows, or too little room.
     """
     parameters = SamplingParameters(temperature, top_k, top_p, min_p, repetition_penalty)
-    stream = _checked_stream(model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk)
+    stream = _checked_stream(
+        model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk, compile
+    )
     return (token for token, _ in stream)
 
 
@@ -84,10 +89,13 @@ def generate_steps(
     eos_ids: int | Collection[int] | None = None,
     cache: KVCache | None = None,
     prefill_chunk: int = 1024,
+    compile: bool = False,
 ) -> Iterator[Step]:
     """Like `generate`, each token with its log-probability; ``parameters`` None stands for the defaults."""
     parameters = parameters or SamplingParameters()
-    stream = _checked_stream(model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk)
+    stream = _checked_stream(
+        model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk, compile
+    )
     return (
         Step(token, float(log_probabilities(logits, torch.tensor([token], device=logits.device))))
         for token, logits in stream
@@ -104,6 +112,7 @@ def _checked_stream(
     eos_ids: Any,
     cache: KVCache | None,
     prefill_chunk: Any,
+    compile: bool,
 ) -> Iterator[tuple[int, Tensor]]:
     """Check everything, then a stream of tokens, each with the logits [1, V] that it was chosen by."""
     prompt = token_ids(ids, model.config.vocab_size)
@@ -113,11 +122,19 @@ def _checked_stream(
     generator = _generator(seed, generator)
     limit = fitting_limit(limit, len(prompt), model.config, cache)
     slots = len(prompt) + limit - 1  # the last token is yielded, not read
+    if compile and not model.decode_is_compiled:
+        model.compile_decode()
     if cache is None:
-        cache = KVCache(model.config, max_length=slots, dtype=model.dtype, device=model.device)
+        capacity = _compiled_capacity(slots) if model.decode_is_compiled else slots
+        cache = KVCache(model.config, max_length=capacity, dtype=model.dtype, device=model.device)
     else:
         cache.check_room(model.config, 1, slots, model.dtype, model.device)
     return _stream(model, prompt, limit, parameters, generator, ends, cache, chunk)
+
+
+def _compiled_capacity(slots: int) -> int:
+    """The next power of two, 256 or more: a graph is made for a capacity, so there should be few."""
+    return max(256, 1 << (slots - 1).bit_length())
 
 
 def context_length(config: LlamaConfig) -> int:

@@ -143,10 +143,17 @@ class Llama(nn.Module):
     def compile_decode(self, **options) -> None:
         """Compile the decode step (one new position per row, with a cache) as one graph with ``torch.compile``.
 
-        ``options`` go to ``torch.compile``. The compiled step reads the cache's whole capacity under a mask, so that
-        its shapes are the same at every step. Prefill, and any pass that ``capture`` watches, run uncompiled.
+        ``options`` go to ``torch.compile``. Compiling happens at the first step. The compiled step reads the cache's
+        whole capacity under a mask, so that its shapes are the same at every step; a cache of another capacity is
+        compiled for once more, and then for all capacities. Prefill, and any pass that ``capture`` watches, run
+        uncompiled. The model stays compiled.
         """
-        self._decode_graph = torch.compile(self.compute, fullgraph=True, dynamic=False, **options)
+        self._decode_graph = torch.compile(self.compute, fullgraph=True, **options)
+
+    @property
+    def decode_is_compiled(self) -> bool:
+        """Whether ``compile_decode`` was called."""
+        return self._decode_graph is not None
 
     def forward(
         self,

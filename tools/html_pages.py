@@ -1,7 +1,8 @@
 """Write the workbook as static pages that need nothing from elsewhere: no script, no font, no picture.
 
-A page for each notebook and an index. Formulas become MathML, which browsers draw by themselves; figures are embedded;
-the stylesheet is the project's own, in light and dark. What needs a kernel is named in its place.
+A page for each notebook and an index, and below ``api/`` the package's public names (`api_pages`). Formulas become
+MathML, which browsers draw by themselves; figures are embedded; the stylesheet is the project's own, in light and dark.
+What needs a kernel is named in its place.
 
 usage: python tools/html_pages.py [--to FOLDER] NOTEBOOK.ipynb ...
 """
@@ -91,19 +92,18 @@ class PageExporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def stylesheet() -> str:
-    """The project's stylesheet, and the colours of code in light and dark."""
-    light, dark = (HtmlFormatter(style=style) for style in ("default", "github-dark"))
-    tokens = [line for line in dark.get_style_defs(".highlight").splitlines() if "background" not in line]
-    return "\n".join(
-        [
-            STYLESHEET.read_text(encoding="utf-8"),
-            *(line for line in light.get_style_defs(".highlight").splitlines() if "background" not in line),
-            "@media (prefers-color-scheme: dark) {",
-            *tokens,
-            "}",
-        ]
+def code_colours(selector: str) -> str:
+    """The colours of code in elements that the selector names, in light and dark."""
+    light, dark = (
+        [line for line in HtmlFormatter(style=style).get_style_defs(selector).splitlines() if "background" not in line]
+        for style in ("default", "github-dark")
     )
+    return "\n".join([*light, "@media (prefers-color-scheme: dark) {", *dark, "}"])
+
+
+def stylesheet() -> str:
+    """The project's stylesheet, and the colours of code."""
+    return "\n".join([STYLESHEET.read_text(encoding="utf-8"), code_colours(".highlight")])
 
 
 def described(path: Path, notebook: nbformat.NotebookNode) -> Page:
@@ -177,7 +177,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK.ipynb")
     parser.add_argument("--to", type=Path, default=Path("build/html"), metavar="FOLDER")
     options = parser.parse_args(arguments)
-    for path in write_pages(options.notebooks, options.to):
+    from api_pages import write_api_pages  # which takes the look of its pages from here
+
+    for path in [*write_pages(options.notebooks, options.to), *write_api_pages(options.to / "api")]:
         print(path)
 
 

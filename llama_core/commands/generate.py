@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attention", choices=("fused", "eager"), default="fused", help="fused is fast (default fused)"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the decode step first: worth it for long texts")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         repetition_penalty=args.repetition_penalty,
         seed=seed,
         eos_ids=tokenizer.eos_ids,
+        compile=args.compile,
     )
     stats = _Stats(len(ids), None if args.temperature == 0 else seed)
     text = TextStream(tokenizer, ids, args.stop)

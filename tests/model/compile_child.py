@@ -10,7 +10,7 @@ import torch
 from small import CONFIG, token_ids
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from llama_core import KVCache, Llama, RopeScaling, capture
+from llama_core import KVCache, Llama, RopeScaling, capture, generate
 
 STEPS = 16
 
@@ -66,6 +66,34 @@ def captured(model: Llama, counter: CompileCounterWithBackend, device: str) -> d
     }
 
 
+def capacities(model: Llama, counter: CompileCounterWithBackend, device: str) -> dict:
+    """Caches of many capacities, one after the other: more than the compiler would make a graph for each."""
+    ids = token_ids(1, 5).to(device)
+    plain = decode(model, ids)
+    model.compile_decode(backend=counter)
+    found = []
+    for capacity in range(8, 32, 2):
+        cache = KVCache(model.config, 1, capacity, dtype=model.dtype, device=model.device)
+        outputs = [model(chunk, cache=cache) for chunk in ids.split([3, 1, 1], dim=1)]
+        found.append(difference(torch.cat(outputs, dim=1).float(), plain))
+    return {"caches": len(found), "graphs": counter.frame_count, "difference": max(found)}
+
+
+def generated(model: Llama, counter: CompileCounterWithBackend, device: str) -> dict:
+    """``generate(compile=True)`` beside the same call without it, for prompts of several lengths, greedy and drawn."""
+    found = {"same": [], "compiled before": model.decode_is_compiled}
+    calls = [
+        dict(ids=token_ids(1, length)[0], max_new_tokens=20, temperature=temperature, seed=3, eos_ids=())
+        for length, temperature in ((1, 0), (7, 0), (30, 0), (7, 1.0))
+    ]
+    plain = [list(generate(model, **call)) for call in calls]
+    if counter.backend != "inductor":  # where the argument itself would take the real compiler
+        model.compile_decode(backend=counter)
+    for call, expected in zip(calls, plain, strict=True):
+        found["same"].append(list(generate(model, **call, compile=True)) == expected)
+    return found | {"compiled after": model.decode_is_compiled, "graphs": counter.frame_count}
+
+
 def whole(model: Llama, counter: CompileCounterWithBackend, device: str) -> dict:
     """``torch.compile(model)`` itself, watched through the compiled object and through the model."""
     ids = token_ids(1, 8).to(device)
@@ -84,7 +112,9 @@ def run(scenario: str, dtype: str, backend: str, device: str) -> dict:
     scaling = RopeScaling(kind="dynamic", factor=4.0) if scenario == "dynamic" else None
     config = CONFIG.replace(rope_scaling=scaling, dtype=dtype, max_position_embeddings=64)
     model, counter = Llama.random(config, seed=1, device=device), CompileCounterWithBackend(backend)
-    return {"steps": steps, "dynamic": steps, "capture": captured, "whole": whole}[scenario](model, counter, device)
+    scenarios = {"steps": steps, "dynamic": steps, "capture": captured, "whole": whole}
+    scenarios |= {"capacities": capacities, "generate": generated}
+    return scenarios[scenario](model, counter, device)
 
 
 def main(backend: str, device: str, *scenarios: str) -> None:

@@ -12,13 +12,17 @@ import torch
 
 CHILD = Path(__file__).with_name("compile_child.py")
 TOLERANCE = {"float32": 2e-5, "bfloat16": 0.15, "float16": 0.02}
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler"
+)
 
 
 @cache  # starting a process costs more than all that it is asked for
 def child(backend: str, device: str) -> dict:
-    scenarios = ["steps:float32"]
+    scenarios = ["steps:float32", "generate:float32"]
     if backend == "eager":
         scenarios += ["steps:bfloat16", "steps:float16", "dynamic:float32", "capture:float32", "whole:float32"]
+        scenarios += ["capacities:float32"]
     run = subprocess.run(
         [sys.executable, str(CHILD), backend, device, *scenarios], capture_output=True, text=True, timeout=500
     )
@@ -38,8 +42,27 @@ def test_dynamic_rotary_scaling_is_one_graph_too():
     assert found["graphs"] == 1 and found["contiguous"] < TOLERANCE["float32"]
 
 
+def test_caches_of_twelve_capacities_share_two_graphs():
+    found = child("eager", "cpu")["capacities:float32"]
+    assert found["caches"] == 12 and found["graphs"] <= 2
+    assert found["difference"] < TOLERANCE["float32"], found
+
+
+def test_generate_with_compile_gives_the_same_ids(device):
+    found = child("eager", device.type)["generate:float32"]
+    assert found["same"] == [True] * 4 and found["graphs"] == 1
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler")
+@needs_compiler
+def test_generate_compiles_by_itself_and_gives_the_same_ids():
+    found = child("inductor", "cpu")["generate:float32"]
+    assert found["same"] == [True] * 4
+    assert (found["compiled before"], found["compiled after"]) == (False, True)
+
+
+@pytest.mark.slow
+@needs_compiler
 def test_inductor_gives_the_uncompiled_logits():
     found = child("inductor", "cpu")["steps:float32"]
     assert found["graphs"] == 1
