@@ -11,6 +11,7 @@ import numpy as np
 
 from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic
 from llama_core.checkpoints.explain import Diagnosis, explain
+from llama_core.checkpoints.families import LLAMA, family_of
 from llama_core.checkpoints.locate import locate
 from llama_core.checkpoints.mistakes import CATALOGUE, Mistake, classes_at
 from llama_core.checkpoints.noise import FACTOR
@@ -96,7 +97,12 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
     observations = [o for c in calls if (o := _observe(run, place, c)) is not None]
-    known = tuple(m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
+    families = (LLAMA, family_of(run.config))
+    known = tuple(
+        m
+        for m in CATALOGUE.values()
+        if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None and m.family in families
+    )
     others = tuple(hypotheses(place, run.config, run.dtype))
     classes = sorted({c for id in "5678" for c in classes_at(id, run.dtype)}, key=sorted)
     only_first = [_only(o, name) for o in observations if name in o.judged]

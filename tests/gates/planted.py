@@ -3,6 +3,7 @@
 from plain_llama import Plain
 from planted_layers import ATTENTION, ATTENTION_OTHERWISE, FEED_FORWARD, FEED_FORWARD_OTHERWISE, NORM, OUTPUT, QKV, ROPE
 from planted_model import BLOCK, CACHE, GENERATION, MODEL, SAMPLING
+from planted_neighbours import AFTER_ROTATION, HEAD_NORM, WINDOW
 
 #: id -> (checkpoint, replaced methods)
 PLANTED = {
@@ -17,6 +18,9 @@ PLANTED = {
     **{id: ("8", replaced) for id, replaced in CACHE.items()},
     **{id: ("9", replaced) for id, replaced in SAMPLING.items()},
     **{id: ("10", replaced) for id, replaced in GENERATION.items()},
+    **{id: ("2", replaced) for id, replaced in HEAD_NORM.items()},
+    **{id: ("3", replaced) for id, replaced in WINDOW.items()},
+    **{id: ("6", replaced) for id, replaced in AFTER_ROTATION.items()},
 }
 
 
