@@ -21,4 +21,8 @@ GROUPED = LlamaConfig(
 SQUARE = GROUPED.replace(hidden_size=32, num_key_value_heads=4)
 #: With a bias wherever a Llama can have one.
 BIASED = GROUPED.replace(attention_bias=True, mlp_bias=True)
+#: A Llama's neighbours, each with its one step more (``families``).
+MISTRAL = GROUPED.replace(sliding_window=3)
+QWEN2 = GROUPED.replace(qkv_bias=True)
+QWEN3 = GROUPED.replace(qk_norm=True)
 LLAMA_2_7B = preset("llama-2-7b")

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from llama_core.checkpoints.arithmetic import round_to
+from llama_core.checkpoints.families import family_of
 from llama_core.checkpoints.random_bits import uniform, whole_numbers
 from llama_core.config import LlamaConfig
 from llama_core.names import PARAMETERS
@@ -120,6 +121,11 @@ class Case:
         if dtype == "float16" and self.float16_scale != 1:
             inputs = {name: x * np.float32(self.float16_scale) for name, x in inputs.items()}
         return _rounded(inputs, dtype), _rounded(weights, dtype, as_float32=self.large)
+
+    @property
+    def family(self) -> str:
+        """``llama``, or the neighbour whose step the configuration has."""
+        return family_of(self.config)
 
     def reseeded(self, seed: int) -> Case:
         """The same case with other random values."""

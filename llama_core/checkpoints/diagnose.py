@@ -10,6 +10,7 @@ import numpy as np
 from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic
 from llama_core.checkpoints.compare import kept_entries
 from llama_core.checkpoints.explain import Diagnosis, Explanation, explain
+from llama_core.checkpoints.families import LLAMA
 from llama_core.checkpoints.mistakes import candidates_for, classes_at
 from llama_core.checkpoints.noise import EXACT, computed_in, generic, tolerances
 from llama_core.checkpoints.observation import Arrays, Observation, worth_of
@@ -34,9 +35,10 @@ def diagnose(checkpoint: Checkpoint, observations: Sequence[tuple], dtype: str =
     small = [o for o in watched if o.cost < _LARGE]
     if any(worth_of(o, o.reference)[0] > 1 for o in small):
         watched = small
+    families = {LLAMA, *(case.family for case, *_ in observations)}
     return explain(
         watched,
-        candidates_for(checkpoint.id),
+        [mistake for mistake in candidates_for(checkpoint.id) if mistake.family in families],
         computed_in(checkpoint, dtype),
         classes=classes_at(checkpoint.id, computed_in(checkpoint, dtype)),
         max_pairs=_PAIRS.get(checkpoint.id, 400),

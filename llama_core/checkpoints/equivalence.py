@@ -28,7 +28,7 @@ def find_classes(checkpoint_id: str, dtype: str = "float32") -> list[frozenset[s
     """Sets of two or more mistakes that show at a checkpoint and agree within tolerance on all of its small cases."""
     checkpoint = CHECKPOINTS[checkpoint_id]
     groups = [_candidates(checkpoint_id)]
-    for case in sorted(checkpoint.small_cases, key=lambda case: _cost(case.values(dtype)[0])):
+    for case in sorted(checkpoint.every_small_case, key=lambda case: _cost(case.values(dtype)[0])):
         groups = [part for group in groups for part in _split(checkpoint, case, group, dtype)]
         groups = [group for group in groups if len({id for id, _ in group}) > 1]
     found = [frozenset(id for id, _ in group) for group in groups]
@@ -39,7 +39,7 @@ def find_invisible(checkpoint_id: str, dtype: str = "float32") -> frozenset[str]
     """The candidate mistakes that make no difference at a checkpoint."""
     checkpoint = CHECKPOINTS[checkpoint_id]
     group = _candidates(checkpoint_id)
-    for case in checkpoint.small_cases:
+    for case in checkpoint.every_small_case:
         group = next(part for part in _split(checkpoint, case, group, dtype) if part[0][0] == _RIGHT)
     return frozenset(id for id, _ in group) - {_RIGHT}
 

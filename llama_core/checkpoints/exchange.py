@@ -42,6 +42,9 @@ positions are int64. Tensors are stored row by row, the last axis fastest. Axes:
 positions, H query heads, K key/value heads, D head dimension, E hidden size, F feed-forward size, V vocabulary,
 L layers, P prompt positions, N entries. A position of -1 is padding.
 
+The cases are those of a plain Llama ("family" in case.json). Those of its neighbours, Mistral, Qwen2 and Qwen3, are
+written and judged with --family NAME.
+
 To answer, write ANSWERS/CHECKPOINT/CASE/results.safetensors with the required outputs by name, or one file NAME.npy
 for each, and run: llama-core check CHECKPOINT --results ANSWERS (with the --dtype of the export, if one was given).
 A wider floating-point type is welcome. A result that is missing is a failure.
@@ -67,7 +70,7 @@ made tiny or zero) shows in the stored tensors. A large case stores no weights: 
 def export_cases(
     checkpoint: Checkpoint, folder: str | PathLike, dtype: str = "float32", cases: Sequence[Case] | None = None
 ) -> list[Path]:
-    """Write a checkpoint's cases below ``folder``; returns the folder of each case."""
+    """Write a checkpoint's cases (of a plain Llama by default) below ``folder``; returns the folder of each case."""
     folder = Path(folder)
     written = []
     try:
@@ -132,6 +135,7 @@ def _describe_case(
         "title": checkpoint.title,
         "formula": checkpoint.formula,
         "case": case.name,
+        "family": case.family,
         "about": case.about,
         "dtype": dtype,
         "config": dataclasses.asdict(case.config),

@@ -12,6 +12,7 @@ import numpy as np
 
 from llama_core.checkpoints.cases import Case
 from llama_core.checkpoints.compare import axes_of, entry_errors, error, kept_entries
+from llama_core.checkpoints.families import ALL, LLAMA
 from llama_core.checkpoints.implementation import (
     Implementation,
     Unfit,
@@ -54,6 +55,7 @@ def check(
     device: str = "cpu",
     model: str | PathLike | None = None,
     cases: Sequence[Case] | None = None,
+    family: str | None = None,
 ) -> CheckResult:
     """Judge an implementation of one checkpoint.
 
@@ -66,16 +68,19 @@ def check(
         device: where torch implementations run.
         model: a model folder, or "stories": its weights and activations instead of the shipped cases.
         cases: these instead of the shipped ones.
+        family: whose shipped cases: ``llama``, ``mistral``, ``qwen2``, ``qwen3`` or ``all``. None: ``all`` for
+            llama_core itself, a plain Llama's for everything else.
 
     Returns:
         The result; also for an implementation that raises, or returns something else than it must.
 
     Raises:
-        CheckpointError: the checkpoint, dtype, device or results folder does not exist.
+        CheckpointError: the checkpoint, dtype, device, family or results folder does not exist.
     """
     spec = checkpoint(id)
     check_setting(dtype, device)
-    cases = cases_for(spec, model) if cases is None else list(cases)
+    family = family or (ALL if implementation is None and results is None else LLAMA)
+    cases = cases_for(spec, model, family=family) if cases is None else list(cases)
     if results is not None:
         from llama_core.checkpoints.exchange import from_folder
 
@@ -97,10 +102,12 @@ def check_all(ids: Sequence[str] = tuple(CHECKPOINTS), **options: Any) -> list[C
     return [check(id, **options) for id in ids]
 
 
-def cases_for(spec: Checkpoint, model: str | PathLike | None = None, fast: bool = False) -> list[Case]:
-    """The shipped cases, without the large ones if ``fast``; or a model's."""
+def cases_for(
+    spec: Checkpoint, model: str | PathLike | None = None, fast: bool = False, family: str = LLAMA
+) -> list[Case]:
+    """The shipped cases of a family, without the large ones if ``fast``; or a model's."""
     if model is None:
-        return list(spec.small_cases if fast else spec.cases)
+        return [case for case in spec.of_family(family) if not (fast and case.large)]
     from llama_core.checkpoints.model_cases import cases_of_model
 
     return cases_of_model(spec, model)

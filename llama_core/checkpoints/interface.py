@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from llama_core.checkpoints.families import ALL, LLAMA, NEIGHBOURS
 from llama_core.checkpoints.noise import generic
 from llama_core.checkpoints.result import WIDTH, aligned
 from llama_core.checkpoints.specification import Checkpoint
@@ -42,10 +43,10 @@ _RETURNED = {
 }
 
 
-def interface(checkpoint: Checkpoint, width: int = WIDTH) -> str:
-    """The contract of a checkpoint, as text."""
+def interface(checkpoint: Checkpoint, width: int = WIDTH, family: str = LLAMA) -> str:
+    """The contract of a checkpoint, as text, for implementations of one family or of all."""
     spec = checkpoint
-    weights = _weights(spec)
+    weights = _weights(spec, family)
     inputs = [(name, f"[{', '.join(axes.split())}]", _ABOUT.get(name, "")) for name, axes in spec.inputs.items()]
     outputs = [
         (name, f"[{', '.join(axes.split())}]", _RETURNED.get((spec.id, name), ""))
@@ -57,7 +58,7 @@ def interface(checkpoint: Checkpoint, width: int = WIDTH) -> str:
         "run(inputs, weights, config) -> {name: array}",
         _section("inputs", inputs),
         _section("weights (rows first: y = x Wᵀ)", [(name, *facts) for name, facts in weights.items()]),
-        f"config: {spec.reads}" if spec.reads else "",
+        f"config: {_reads(spec, family)}" if _reads(spec, family) else "",
         _section("outputs, required", outputs),
         _section("outputs, welcome: they help to find a fault", welcome),
         _legend([*spec.inputs.values(), *spec.outputs.values(), *spec.welcome.values()], width),
@@ -67,36 +68,71 @@ def interface(checkpoint: Checkpoint, width: int = WIDTH) -> str:
             f"It must hold: {spec.must_hold}.",
             width,
         ),
+        _families(spec, family, width),
         _template(spec, weights),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def interface_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+def _neighbours(spec: Checkpoint) -> dict[str, int]:
+    """How many cases of each neighbour there are."""
+    families = [case.family for case in spec.neighbours]
+    return {name: families.count(name) for name in NEIGHBOURS if name in families}
+
+
+def _reads(spec: Checkpoint, family: str) -> str:
+    """The configuration's fields that the formula needs, the family's own step included."""
+    own = [NEIGHBOURS[name].reads for name in _neighbours(spec) if family in (name, ALL)]
+    return ", ".join(filter(None, [spec.reads, *own]))
+
+
+def _families(spec: Checkpoint, family: str, width: int) -> str:
+    """Which cases are asked, and which others there are."""
+    counts = _neighbours(spec)
+    if not counts:
+        return ""
+    asked = spec.of_family(family)
+    whose = {LLAMA: "a plain Llama", ALL: "every family"}.get(family, family)
+    others = {name: count for name, count in counts.items() if family not in (name, ALL)}
+    first = f"Asked: {_cases(len(asked))} of {whose}." + (" Others, with --family NAME:" if others else "")
+    rows = [f"    {name:<8} {_cases(count)}: {NEIGHBOURS[name].about}" for name, count in others.items()]
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 13) for line in (first, *rows))
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
+
+
+def interface_facts(checkpoint: Checkpoint, family: str = LLAMA) -> dict[str, Any]:
     """The same for machines: names with their axes."""
     return {
         "checkpoint": checkpoint.id,
         "title": checkpoint.title,
         "formula": checkpoint.formula,
         "inputs": checkpoint.inputs,
-        "weights": {name: {"axes": axes[1:-1], "when": when} for name, (axes, when) in _weights(checkpoint).items()},
+        "weights": {
+            name: {"axes": axes[1:-1], "when": when} for name, (axes, when) in _weights(checkpoint, family).items()
+        },
         "outputs": checkpoint.outputs,
         "welcome": checkpoint.welcome,
-        "config": checkpoint.reads,
+        "config": _reads(checkpoint, family),
+        "family": family,
+        "neighbours": _neighbours(checkpoint),
         "must_hold": checkpoint.must_hold,
     }
 
 
-def _weights(spec: Checkpoint) -> dict[str, tuple[str, str]]:
+def _weights(spec: Checkpoint, family: str) -> dict[str, tuple[str, str]]:
     """Name, ``layers.N.`` for every layer -> axes, and when it is there."""
-    given = {generic(name) for case in spec.small_cases for name in case.values()[1]}
+    cases = [case for case in spec.of_family(family) if not case.large]
+    given = {generic(name) for case in cases for name in case.values()[1]}
     found = {}
     for p in PARAMETERS:
         whole, within = p.name.format(n="N"), p.name.removeprefix("layers.{n}.")
         name = whole if whole in given else within
         if name in given:
             when = "a tied head is embed_tokens.weight" if p.optional == "untied" else ""
-            when = f"where config.{p.optional}" if p.optional.endswith("bias") else when
+            when = f"where config.{p.optional}" if p.optional.endswith(("bias", "qk_norm")) else when
             when = "where config.attention_bias or .qkv_bias" if p.optional == "qkv_bias" else when
             axes = ", ".join({"HD": "H·D", "KD": "K·D"}.get(a, a) for a in p.axes.split())
             found[name] = (f"[{axes}]", when)
@@ -119,7 +155,7 @@ def _template(spec: Checkpoint, weights: dict[str, tuple[str, str]]) -> str:
     lines += [f'    {_variable(name)} = inputs["{name}"]' for name in spec.inputs]
     for name in weights:
         if "layers.N" not in name:
-            read = f'.get("{name}")' if name.endswith("bias") else f'["{name}"]'
+            read = f'.get("{name}")' if weights[name][1].startswith("where") else f'["{name}"]'
             lines.append(f"    {_variable(name)} = weights{read}")
     if any("layers.N" in name for name in weights):
         lines.append("    for n in range(config.num_hidden_layers):")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llama_core.checkpoints import procedures
-from llama_core.checkpoints.case_configs import BIASED, GROUPED, LLAMA_2_7B, SQUARE
+from llama_core.checkpoints.case_configs import BIASED, GROUPED, LLAMA_2_7B, MISTRAL, QWEN2, QWEN3, SQUARE
 from llama_core.checkpoints.cases import Case, Stream, left_padding, positions_of
 from llama_core.checkpoints.definition import Checkpoint
 from llama_core.config import LlamaConfig, RopeScaling
@@ -176,7 +176,7 @@ def qkv_projection() -> Checkpoint:
             config,
             seed,
             lambda s: {"attention_norm": s.uniform(batch, tokens, size)},
-            ("q_proj", "k_proj", "v_proj"),
+            ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm"),
             large=large,
         )
 
@@ -197,6 +197,10 @@ def qkv_projection() -> Checkpoint:
         notebook="02_qkv_projection",
         reads="head_dim",
         welcome={},
+        neighbours=(
+            case("qwen2", "biases here, though attention_bias is off", 205, QWEN2),
+            case("qwen3", "every head of q and k normalised, with other weights for q than for k", 206, QWEN3),
+        ),
     )
 
 
@@ -223,6 +227,7 @@ def attention() -> Checkpoint:
     two = np.stack([rows, rows])
     left = positions_of(left_padding(2, 8, 3, 0))
     right = positions_of(left_padding(2, 8, 2, 0)[:, ::-1])
+    gap = positions_of(np.array([[1, 1, 1, 1, 0, 0, 1, 1], [1] * 8]))
     return Checkpoint(
         id="3",
         title="Attention",
@@ -257,6 +262,20 @@ def attention() -> Checkpoint:
         ),
         notebook="03_attention",
         welcome={"scores": "B H S T", "masked_scores": "B H S T", "attention_weights": "B H S T"},
+        neighbours=(
+            case("mistral prefill", "a prompt longer than the window of 3", 309, MISTRAL, two[:, :8]),
+            case("mistral decode", "one query, a cache longer than the window", 310, MISTRAL, two[:, 8:9], two[:, :9]),
+            case("mistral chunk", "three queries behind a cache of 6", 311, MISTRAL, two[:, 6:9], two[:, :9]),
+            case("mistral left padding", "the window counts no padding", 312, MISTRAL, left),
+            case(
+                "mistral padding in the cache",
+                "a row that was padded on the right goes on: positions are not slots",
+                313,
+                MISTRAL,
+                gap[:, -2:],
+                gap,
+            ),
+        ),
     )
 
 
@@ -289,6 +308,7 @@ def output_projection() -> Checkpoint:
         ),
         notebook="04_output_projection",
         welcome={},
+        neighbours=(case("qwen2", "no bias, although q, k and v have one", 405, QWEN2),),
     )
 
 

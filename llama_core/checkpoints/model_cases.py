@@ -70,7 +70,7 @@ Found = Iterator[tuple[str, tuple[Arrays, Arrays]]]
 
 def _layer_cases(checkpoint: Checkpoint, config: LlamaConfig, weights: Arrays, values: Arrays) -> Found:
     """Checkpoints 1 to 6: inputs and parameters of one layer, under their names within the layer."""
-    parts = {case_part for case in checkpoint.cases for case_part in case.weight_names}
+    parts = {case_part for case in checkpoint.every_case for case_part in case.weight_names}
     for n in _layers(config):
         prefix = f"layers.{n}."
         of_layer = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llama_core.checkpoints import procedures
-from llama_core.checkpoints.case_configs import BIASED, GROUPED, SQUARE
+from llama_core.checkpoints.case_configs import BIASED, GROUPED, MISTRAL, QWEN2, QWEN3, SQUARE
 from llama_core.checkpoints.cases import Case, Stream, left_padding, positions_of
 from llama_core.checkpoints.definition import Checkpoint
 from llama_core.config import LlamaConfig, RopeScaling
@@ -60,6 +60,11 @@ def block() -> Checkpoint:
             "ffn_hidden": "B S F",
             "ffn_output": "B S E",
         },
+        neighbours=(
+            case("mistral", "a window of 3, left padding", 606, MISTRAL, positions_of(left_padding(2, 7, 2, 0))),
+            case("qwen2", "biases on q, k and v only", 607, QWEN2, offset),
+            case("qwen3", "heads of q and k normalised before they are rotated", 608, QWEN3, offset),
+        ),
     )
 
 
@@ -99,6 +104,11 @@ def full_model() -> Checkpoint:
         notebook="07_full_model",
         reads="those of 6, and num_hidden_layers",
         welcome={"embedding": "B S E", "final_norm": "B S E"},
+        neighbours=(
+            case("mistral", "a window of 3, rows of different length", 707, MISTRAL, left_padding(2, 9, 3, 0)),
+            case("qwen2", "biases on q, k and v only", 708, QWEN2, full),
+            case("qwen3", "heads of q and k normalised before they are rotated", 709, QWEN3, full),
+        ),
     )
 
 
@@ -153,6 +163,20 @@ def kv_cache() -> Checkpoint:
         notebook="08_kv_cache",
         reads="those of 7",
         welcome={},
+        neighbours=(
+            case(
+                "mistral",
+                "a window of 3 over a cache of 9, chunks longer and shorter than it",
+                806,
+                MISTRAL,
+                left_padding(2, 9, 2, 0),
+                (0, 4),
+                (4, 8),
+                (8, 9),
+            ),
+            case("qwen2", "biases on q, k and v only", 807, QWEN2, full, (0, 7), (7, 8), (8, 9)),
+            case("qwen3", "keys are stored normalised and rotated", 808, QWEN3, full, (0, 6), (6, 8), (8, 9)),
+        ),
     )
 
 
@@ -201,9 +225,12 @@ HALF_CHARACTERS = [b"", b"", b"", *[b"\xa9" + bytes([97 + n % 26]) + b"\xc3" for
 def generation() -> Checkpoint:
     # The seeds are those of a few thousand at which the best logit leads by at least 0.2 at every step (several times
     # the noise of bfloat16), so that every right implementation chooses the same ids.
-    config = GROUPED.replace(num_hidden_layers=2)
+    def two_layers(config: LlamaConfig) -> LlamaConfig:
+        return config.replace(num_hidden_layers=2)
 
-    def case(name, about, seed, mask, limit, eos, pieces=WORDS):
+    config = two_layers(GROUPED)
+
+    def case(name, about, seed, mask, limit, eos, pieces=WORDS, config=config):
         def make(s: Stream) -> dict[str, np.ndarray]:
             ids = 3 + s.ids(*mask.shape, below=config.vocab_size - 3)
             ids[np.arange(len(mask)), mask.argmax(1)] = 1
@@ -252,4 +279,13 @@ def generation() -> Checkpoint:
         notebook="10_generation",
         reads="those of 7",
         welcome={},
+        neighbours=(
+            case("mistral", "a window of 3", 2019, left_padding(2, 6, 2, 0), 5, [2], config=two_layers(MISTRAL)),
+            case(
+                "qwen2", "biases on q, k and v only", 2078, left_padding(2, 5, 0, 1), 4, [2], config=two_layers(QWEN2)
+            ),
+            case(
+                "qwen3", "heads of q and k normalised", 2051, left_padding(2, 5, 0, 1), 4, [2], config=two_layers(QWEN3)
+            ),
+        ),
     )

@@ -126,7 +126,8 @@ def rope(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig) -> T
 
 def projection(cls: type, inputs: Tensors, weights: Tensors, config: LlamaConfig) -> Tensors:
     *sizes, bias = _sizes(config)
-    qkv = _build(cls, weights, "self_attn.", *sizes, bias or config.qkv_bias)
+    norm = (config.rms_norm_eps,) if config.qk_norm else ()
+    qkv = _build(cls, weights, "self_attn.", *sizes, bias or config.qkv_bias, *norm)
     return dict(zip("qkv", qkv(inputs["attention_norm"]), strict=True))
 
 

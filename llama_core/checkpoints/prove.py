@@ -116,17 +116,22 @@ def prove(dtype: str = "float32", checkpoints: Iterable[str] | None = None) -> P
 
 def prove_mistake(mistake: Mistake, dtype: str = "float32") -> Catch:
     """One mistake at its own checkpoint."""
-    trials = [_Trial(CHECKPOINTS[mistake.checkpoint], case, dtype) for case in _cases(mistake.checkpoint)]
-    return _best(mistake, trials)
+    checkpoint = CHECKPOINTS[mistake.checkpoint]
+    return _best(mistake, [_Trial(checkpoint, case, dtype) for case in _cases(checkpoint, mistake.family)])
 
 
 def _prove_checkpoint(checkpoint: Checkpoint, dtype: str) -> list[Catch]:
-    trials = [_Trial(checkpoint, case, dtype) for case in _cases(checkpoint.id)]
-    return [_best(mistake, trials) for mistake in mistakes_for(checkpoint.id)]
+    mistakes = mistakes_for(checkpoint.id)
+    trials = {
+        family: [_Trial(checkpoint, case, dtype) for case in _cases(checkpoint, family)]
+        for family in dict.fromkeys(mistake.family for mistake in mistakes)
+    }
+    return [_best(mistake, trials[mistake.family]) for mistake in mistakes]
 
 
-def _cases(checkpoint_id: str) -> tuple[Case, ...]:
-    return CHECKPOINTS[checkpoint_id].small_cases
+def _cases(checkpoint: Checkpoint, family: str) -> tuple[Case, ...]:
+    """A mistake must show on its family's own cases: a plain Llama is asked for no others."""
+    return tuple(case for case in checkpoint.of_family(family) if not case.large)
 
 
 def _best(mistake: Mistake, trials: list[_Trial]) -> Catch:

@@ -17,6 +17,7 @@ EXAMPLES = """\
   llama-core check --model DIR
   llama-core check 3 --interface
   llama-core check 3 --implementation mymodule:my_attention
+  llama-core check 3 --implementation mymodule:my_mistral --family mistral
   llama-core check 3 --export cases/
   llama-core check 3 --results cases_out/
   llama-core check --prove
@@ -30,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", help="float32 (the default), bfloat16 or float16")
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, mps")
     parser.add_argument("--model", metavar="DIR", help="a model's own weights and activations as cases; or stories")
+    parser.add_argument(
+        "--family",
+        metavar="NAME",
+        help="whose cases: llama, mistral, qwen2, qwen3 or all (default: all for llama_core itself, else llama)",
+    )
     parser.add_argument("--fast", action="store_true", help="leave out the cases with the sizes of Llama-2 7B")
     parser.add_argument("--json", action="store_true", help="as JSON")
     what = parser.add_mutually_exclusive_group()
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     ids = list(CHECKPOINTS) if args.checkpoint is None else [checkpoint(args.checkpoint).id]
     check_setting(args.dtype, args.device)
     _check_combination(args)
+    args.family = _family(args)
     if args.interface:
         return _interface(ids, args)
     if args.export:
@@ -120,7 +127,7 @@ def _judge(args: argparse.Namespace, stack: ExitStack):
 
     def judge_one(id: str):
         spec = checkpoint(id)
-        cases = cases_for(spec, args.model, fast=args.fast)
+        cases = cases_for(spec, args.model, args.fast, args.family)
         if args.implementation:
             source = Source("", child.produce)
             result = judge(spec, [source], args.implementation, args.dtype, args.device, cases)
@@ -131,6 +138,15 @@ def _judge(args: argparse.Namespace, stack: ExitStack):
     return judge_one
 
 
+def _family(args: argparse.Namespace) -> str:
+    """The family asked for; without a name llama_core's own gates are asked for all, anybody else's for a Llama's."""
+    from llama_core.checkpoints.families import ALL, LLAMA, check_family
+
+    if args.family is not None:
+        return check_family(args.family)
+    return LLAMA if args.implementation or args.results or args.export or args.interface else ALL
+
+
 def _check_combination(args: argparse.Namespace) -> None:
     """Refuse what cannot be meant, or cannot be written, before anything is measured."""
     from llama_core.errors import CheckpointError
@@ -138,6 +154,10 @@ def _check_combination(args: argparse.Namespace) -> None:
     for option in ("model", "implementation", "export", "results", "report"):
         if getattr(args, option) == "":
             raise CheckpointError(f"--{option} is empty", key=f"--{option}", hint=f"name one, or leave out --{option}")
+    if args.family is not None and (args.model or args.prove):
+        other, why = ("model", "its cases are the model's") if args.model else ("prove", "it tries all families")
+        message = f"--family chooses among the cases that ship; it does not go with --{other}: {why}"
+        raise CheckpointError(message, key="--family", hint=f"leave out --family or --{other}")
     if args.prove and args.model:
         message = "--prove tries the known mistakes on the cases that ship; it does not go with --model"
         raise CheckpointError(message, key="--model", hint="leave out --model or --prove")
@@ -182,9 +202,9 @@ def _interface(ids: list[str], args: argparse.Namespace) -> int:
     from llama_core.commands.terminal import text_width
 
     if args.json:
-        print(json.dumps([interface_facts(checkpoint(id)) for id in ids], indent=1))
+        print(json.dumps([interface_facts(checkpoint(id), args.family) for id in ids], indent=1))
         return 0
-    print("\n\n\n".join(interface(checkpoint(id), text_width()) for id in ids))
+    print("\n\n\n".join(interface(checkpoint(id), text_width(), args.family) for id in ids))
     return 0
 
 
@@ -196,7 +216,7 @@ def _export(ids: list[str], args: argparse.Namespace) -> int:
     written = []
     for id in ids:
         spec = checkpoint(id)
-        written += export_cases(spec, args.export, args.dtype, cases_for(spec, args.model, fast=args.fast))
+        written += export_cases(spec, args.export, args.dtype, cases_for(spec, args.model, args.fast, args.family))
     print(json.dumps([str(p) for p in written]) if args.json else "\n".join(map(str, written)))
     return 0
 

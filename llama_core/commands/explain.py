@@ -56,14 +56,16 @@ def nearest(text: str) -> list[str]:
 
 def explain(mistake) -> str:
     """A mistake as a page of text."""
+    from llama_core.checkpoints.families import LLAMA
     from llama_core.checkpoints.specification import checkpoint
 
     spec, width = checkpoint(mistake.checkpoint), text_width()
+    of_family = "" if mistake.family == LLAMA else f" --family {mistake.family}"
     parts = {
         "looks like": mistake.looks_like,
         "why": mistake.why,
         "mend": mistake.mend,
-        "caught by": f"checkpoint {spec.id}, {spec.title}: llama-core check {spec.id}",
+        "caught by": f"checkpoint {spec.id}, {spec.title}: llama-core check {spec.id}{of_family}",
         "not seen": mistake.equivalent,
         "taught in": f"notebooks/{mistake.notebook.replace('#', '.ipynb, section ', 1)}",
         "met by": mistake.origin,

@@ -116,6 +116,9 @@ def _limits(measured: Measured, spec: Checkpoint) -> Section:
     if all(case.given is None for case in measured.cases):
         if left_out:
             points.append(f"Not run: {', '.join(left_out)}.")
+        families = {case.family for case in spec.neighbours} - {case.family for case in measured.cases}
+        if families:
+            points.append(f"Not asked for: the cases of {', '.join(sorted(families))} (`--family`).")
     else:
         points.append(
             "The cases are a model's own values; the shipped ones, which are made to expose mistakes, were not run."

@@ -30,6 +30,7 @@ class QKVProjection(nn.Module):
     Args:
         hidden_size: E. num_heads: H. num_key_value_heads: K, None for H. head_dim: D, None for E / H.
         bias: whether the three projections have one; Llama's have none.
+        qk_norm_eps: normalise every head of q and k with this ε and weights of its own (Qwen3); None: do not.
 
     Shapes: x [B, S, E] -> q [B, S, H, D], k and v [B, S, K, D].
     """
@@ -41,6 +42,7 @@ class QKVProjection(nn.Module):
         num_key_value_heads: int | None = None,
         head_dim: int | None = None,
         bias: bool = False,
+        qk_norm_eps: float | None = None,
     ):
         super().__init__()
         self.head_dim = head_dim or hidden_size // num_heads
@@ -48,6 +50,9 @@ class QKVProjection(nn.Module):
         self.q_proj = Linear(hidden_size, num_heads * self.head_dim, bias=bias)
         self.k_proj = Linear(hidden_size, kv_size, bias=bias)
         self.v_proj = Linear(hidden_size, kv_size, bias=bias)
+        if qk_norm_eps is not None:
+            self.q_norm, self.k_norm = RMSNorm(self.head_dim, qk_norm_eps), RMSNorm(self.head_dim, qk_norm_eps)
+        self.qk_norm = qk_norm_eps is not None
 
     def forward(
         self, x: Float[Tensor, "B S E"]
@@ -55,6 +60,8 @@ class QKVProjection(nn.Module):
         q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
         k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
 
@@ -208,11 +215,10 @@ class SelfAttention(QKVProjection):
     """Checkpoints 2 to 4 in sequence: project x to q, k, v; rotate q and k; attend; project back with o_proj.
 
     Args:
-        hidden_size, num_heads, num_key_value_heads, head_dim, bias: as for ``QKVProjection``; ``bias`` also gives
-            o_proj one.
+        hidden_size, num_heads, num_key_value_heads, head_dim, bias, qk_norm_eps: as for ``QKVProjection``; ``bias``
+            also gives o_proj one.
         implementation: as for ``Attention``.
         qkv_bias: q_proj, k_proj and v_proj have a bias whatever ``bias`` says (Qwen2).
-        qk_norm_eps: normalise every head of q and k with this ε before it is rotated (Qwen3); None: do not.
 
     Shapes: x [B, S, E] -> [B, S, E]. o_proj is [E, H·D]: every head's output, mixed.
     """
@@ -228,12 +234,9 @@ class SelfAttention(QKVProjection):
         qkv_bias: bool = False,
         qk_norm_eps: float | None = None,
     ):
-        super().__init__(hidden_size, num_heads, num_key_value_heads, head_dim, bias or qkv_bias)
+        super().__init__(hidden_size, num_heads, num_key_value_heads, head_dim, bias or qkv_bias, qk_norm_eps)
         self.attention = Attention(self.head_dim, implementation)
         self.o_proj = Linear(num_heads * self.head_dim, hidden_size, bias=bias)
-        if qk_norm_eps is not None:
-            self.q_norm, self.k_norm = RMSNorm(self.head_dim, qk_norm_eps), RMSNorm(self.head_dim, qk_norm_eps)
-        self.qk_norm = qk_norm_eps is not None
 
     def forward(
         self,
@@ -254,8 +257,6 @@ class SelfAttention(QKVProjection):
             tap: where the activations are shown (``capture``).
         """
         q, k, v = super().forward(x)
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = tap("q", q), tap("k", k), tap("v", v)
         q = tap("q_rotated", rope.rotate(q, *cos_sin))
         k = tap("k_rotated", rope.rotate(k, *cos_sin))

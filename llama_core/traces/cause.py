@@ -12,6 +12,7 @@ import numpy as np
 
 from llama_core.checkpoints.arithmetic import REFERENCE, Arithmetic
 from llama_core.checkpoints.explain import Diagnosis, explain
+from llama_core.checkpoints.families import LLAMA, family_of
 from llama_core.checkpoints.mistakes import CATALOGUE, Mistake, classes_at
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.checkpoints.observation import Observation
@@ -102,8 +103,12 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
     observations = [o for c in calls if (o := _observe(run, place, c)) is not None]
-    catalogue = (m for m in CATALOGUE.values() if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None)
-    every = tuple(catalogue)
+    families = (LLAMA, family_of(run.config))
+    every = tuple(
+        m
+        for m in CATALOGUE.values()
+        if m.checkpoint not in ("0", "9", "10") and m.changes.weights is None and m.family in families
+    )
     touched = _touched(run, place, call, name)
 
     def concerned(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:

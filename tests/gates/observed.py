@@ -10,7 +10,7 @@ OTHER_SEED = 50_610
 
 
 def observe(checkpoint_id, changes, dtype="float32", seed=OTHER_SEED):
-    """(case, inputs, weights, outputs) of every small case, on values that do not ship.
+    """(case, inputs, weights, outputs) of every small case of every family, on values that do not ship.
 
     Sums run in another order than in the diagnosis, and in half precision attention is fused and the norm casts last.
     """
@@ -21,7 +21,7 @@ def observe(checkpoint_id, changes, dtype="float32", seed=OTHER_SEED):
         type, wide="float32", order="blocked", fused_attention=half, norm_casts_last=half, float32_tables=True
     )
     observations = []
-    for case in checkpoint.small_cases:
+    for case in checkpoint.every_small_case:
         if checkpoint_id != "0":  # whose cases are configurations
             case = case.reseeded(seed + case.seed)
         inputs, weights = case.values(dtype)

@@ -107,8 +107,17 @@ class PlainLayers:
     def split(self, y):
         return y.unflatten(-1, (-1, self.config.head_dim))
 
+    def head_norm(self, heads, name):
+        """Over the last axis, where the model has such a norm."""
+        weight = f"self_attn.{name}_norm.weight"
+        return heads if self.parameter(weight) is None else PlainLayers.norm(self, heads, weight)
+
+    def norm_heads(self, q, k):
+        return self.head_norm(q, "q"), self.head_norm(k, "k")
+
     def qkv(self, x):
-        return tuple(self.split(self.linear(x, f"self_attn.{name}_proj")) for name in "qkv")
+        q, k, v = (self.split(self.linear(x, f"self_attn.{name}_proj")) for name in "qkv")
+        return *self.norm_heads(q, k), v
 
     def expand(self, x, heads):
         """[B, K, T, D] -> [B, H, T, D]."""
@@ -120,8 +129,14 @@ class PlainLayers:
     def scores(self, q, k):
         return q @ k.transpose(-1, -2) * self.scale(q)
 
+    def within(self, back):
+        """Whether the window, if there is one, reaches as far back."""
+        window = self.config.sliding_window
+        return back < window if window else torch.ones_like(back, dtype=torch.bool)
+
     def visible(self, positions, keys):
-        return (keys[:, None, None, :] >= 0) & (keys[:, None, None, :] <= positions[:, None, :, None])
+        back = positions[:, None, :, None] - keys[:, None, None, :]
+        return (keys[:, None, None, :] >= 0) & (back >= 0) & self.within(back)
 
     def weigh(self, scores, visible):
         masked = scores.float().masked_fill(~visible, float("-inf"))

@@ -11,6 +11,7 @@ from planted_layers import (
     QKV_OTHERWISE,
 )
 from planted_model import BLOCK, CACHE, GENERATION, MODEL, SAMPLING
+from planted_neighbours import AFTER_ROTATION, HEAD_NORM, WINDOW
 from planted_norm_rope import NORM, NORM_OTHERWISE, ROPE
 
 #: id -> (checkpoint, replaced methods)
@@ -26,6 +27,9 @@ PLANTED = {
     **{id: ("8", replaced) for id, replaced in CACHE.items()},
     **{id: ("9", replaced) for id, replaced in SAMPLING.items()},
     **{id: ("10", replaced) for id, replaced in GENERATION.items()},
+    **{id: ("2", replaced) for id, replaced in HEAD_NORM.items()},
+    **{id: ("3", replaced) for id, replaced in WINDOW.items()},
+    **{id: ("6", replaced) for id, replaced in AFTER_ROTATION.items()},
 }
 
 

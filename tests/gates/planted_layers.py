@@ -32,12 +32,13 @@ def fused_by_group(self, x):
         self.config.num_attention_heads // self.config.num_key_value_heads,
     )
     y = y.view(*x.shape[:2], groups, per_group + 2, self.config.head_dim)
-    return y[..., :per_group, :].flatten(2, 3), y[..., per_group, :], y[..., per_group + 1, :]
+    q, k = self.norm_heads(y[..., :per_group, :].flatten(2, 3), y[..., per_group, :])
+    return q, k, y[..., per_group + 1, :]
 
 
 def v_from_k(self, x):
     q, k, _ = Plain.qkv(self, x)
-    return q, k, k.clone()
+    return q, k, self.split(self.linear(x, "self_attn.k_proj"))
 
 
 def no_bias(self, x, name):
@@ -66,7 +67,7 @@ def top_left(self, q, k, v, positions, keys):
     q = q.transpose(1, 2)
     k, v = self.expand(k, q.shape[1]), self.expand(v, q.shape[1])
     row, column = slots(positions, keys)
-    mask = (column <= row) & (keys >= 0)[:, None, None, :]
+    mask = (column <= row) & self.within(row - column) & (keys >= 0)[:, None, None, :]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -77,7 +78,8 @@ def top_left_in_chunks(self, q, k, v, positions, keys):
 
 def padding_seen(self, positions, keys):
     row, column = slots(positions, keys)
-    return (column <= row + keys.shape[1] - positions.shape[1]).expand(len(positions), 1, -1, -1)
+    back = row + keys.shape[1] - positions.shape[1] - column
+    return ((back >= 0) & self.within(back)).expand(len(positions), 1, -1, -1)
 
 
 def after_softmax(self, scores, visible):
@@ -114,7 +116,7 @@ def scores_transposed(self, q, k):
 def keys_against(comparison):
     def visible(self, positions, keys):
         key, query = keys[:, None, None, :], positions[:, None, :, None]
-        return (key >= 0) & comparison(key, query)
+        return (key >= 0) & comparison(key, query) & self.within(query - key)
 
     return visible
 
@@ -124,7 +126,9 @@ ATTENTION = {
     "attention-scale-d": dict(scale=lambda self, q: 1 / q.shape[-1]),
     "attention-scale-hidden-size": dict(scale=lambda self, q: self.config.hidden_size**-0.5),
     "attention-scores-transposed": dict(scores=scores_transposed),
-    "attention-mask-never-applied": dict(visible=keys_against(lambda key, query: query == query)),
+    "attention-mask-never-applied": dict(
+        visible=lambda self, p, keys: (keys >= 0)[:, None, None, :].expand(-1, 1, p.shape[1], -1)
+    ),
     "attention-no-mask-at-all": dict(
         visible=lambda self, p, keys: torch.ones(len(p), 1, p.shape[1], keys.shape[1], dtype=torch.bool)
     ),
@@ -148,7 +152,9 @@ ATTENTION = {
 #: Padding is position -1, and the comparison with the query's position lets it through.
 ATTENTION_OTHERWISE = {
     "attention-padding-ignored": dict(
-        visible=lambda self, positions, keys: keys[:, None, None, :] <= positions[:, None, :, None]
+        visible=lambda self, p, keys: (
+            (keys[:, None, None, :] <= p[:, None, :, None]) & self.within(p[:, None, :, None] - keys[:, None, None, :])
+        )
     ),
     "attention-mask-top-left": dict(attend=top_left_in_chunks),
 }

@@ -69,7 +69,7 @@ def sweep_planted(dtype, checkpoints):
     for made, table, id in [(m, t, id) for m, t in tables for id in t]:
         checkpoint_id = table[id][0]
         if checkpoint_id in checkpoints:
-            cases = CHECKPOINTS[checkpoint_id].small_cases
+            cases = CHECKPOINTS[checkpoint_id].every_small_case
             result = check(checkpoint_id, planted(id, table), dtype=dtype, cases=cases)
             judged[id + made] = {"passed": result.passed} | (told(result.cause) if result.cause else {"named": []})
     return judged

@@ -237,6 +237,14 @@ def test_a_c_program_that_reads_the_exported_cases_passes(attention_in_c, tmp_pa
     assert len(result.checks) == len(checkpoint("3").cases)
 
 
+def test_a_c_program_of_a_plain_llama_fails_where_it_is_asked_for_a_window(attention_in_c, tmp_path):
+    checkpoint("3").export(tmp_path / "cases", family="mistral")
+    (tmp_path / "answers").mkdir()
+    subprocess.run([attention_in_c, tmp_path / "cases" / "3", tmp_path / "answers" / "3"], check=True)
+    result = check("3", results=tmp_path / "answers", family="mistral")
+    assert result.cause.mistake.id == "attention-window-ignored"
+
+
 def test_a_c_program_without_the_mask_is_told_so_by_name(attention_in_c, tmp_path):
     result = run_in_c(attention_in_c, tmp_path, "--without-mask")
     assert result.cause.mistake.id == "attention-no-mask-at-all"

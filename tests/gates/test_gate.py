@@ -25,9 +25,10 @@ def small(id):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("id", CHECKPOINTS)
 def test_llama_core_passes_every_small_case(id, dtype, device):
-    result = check(id, dtype=dtype, device=str(device), cases=small(id))
+    cases = checkpoint(id).every_small_case
+    result = check(id, dtype=dtype, device=str(device), cases=cases)
     assert result.passed, str(result)
-    assert {c.case for c in result.checks if c.required} == {case.name for case in small(id)}
+    assert {c.case for c in result.checks if c.required} == {case.name for case in cases}
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def outputs(checkpoint, case, changes=None):
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS)
 def test_a_mistake_never_changes_a_shape(checkpoint):
     whole = checkpoint.id in ("6", "7", "8", "10")  # the parts of a model are tried one by one
-    for case in checkpoint.small_cases[1:4] if whole else checkpoint.small_cases:
+    for case in (*checkpoint.small_cases[1:4], *checkpoint.neighbours) if whole else checkpoint.every_small_case:
         _, right = outputs(checkpoint, case)
         shapes = {name: (v.shape, v.dtype.kind) for name, v in right.items()}
         tried = mistakes_for(checkpoint.id) if whole else candidates_for(checkpoint.id)
@@ -89,6 +89,16 @@ EQUIVALENT = [
     ("attention-padding-ignored", "3", "chunk"),
     ("attention-lowest-number-for-mask", "3", "chunk"),
     ("attention-nan-for-hidden-row", "3", "prefill"),
+    ("attention-window-ignored", "3", "prefill"),
+    ("attention-window-one-more", "3", "left padding"),
+    ("attention-window-one-less", "3", "chunk"),
+    ("attention-window-in-the-call", "3", "mistral prefill"),
+    ("attention-window-of-the-last-query", "3", "mistral decode"),
+    ("attention-window-counts-padding", "3", "mistral left padding"),
+    ("qk-norm-missing", "2", "grouped"),
+    ("qk-norm-over-all-heads", "2", "qwen2"),
+    ("qk-norms-swapped", "2", "square"),
+    ("qk-norm-after-rotation", "6", "grouped"),
     ("qkv-weight-transposed", "2", "grouped"),
     ("qkv-q-and-k-swapped", "2", "grouped"),
     ("qkv-bias-ignored", "2", "grouped"),

@@ -21,7 +21,7 @@ def test_more_than_half_of_the_catalogue_is_planted():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("checkpoint_id", [id for id in CHECKPOINTS if id != "0"])
 def test_the_plain_program_passes(checkpoint_id, dtype):
-    result = check(checkpoint_id, Plain(checkpoint_id), dtype=dtype, cases=CHECKPOINTS[checkpoint_id].small_cases)
+    result = check(checkpoint_id, Plain(checkpoint_id), dtype=dtype, cases=CHECKPOINTS[checkpoint_id].every_small_case)
     assert result.passed, str(result)
 
 

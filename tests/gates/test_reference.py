@@ -12,7 +12,7 @@ from right import peers
 from llama_core.checkpoints import procedures
 from llama_core.checkpoints import reference as r
 from llama_core.checkpoints import sampling_steps as sampling
-from llama_core.checkpoints.case_configs import BIASED, GROUPED, SQUARE
+from llama_core.checkpoints.case_configs import BIASED, GROUPED, MISTRAL, QWEN2, QWEN3, SQUARE
 from llama_core.checkpoints.cases import Stream, left_padding, make_weights
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.procedures import run_procedure, streamed_length
@@ -43,6 +43,10 @@ MODELS = {
         GROUPED.replace(rope_scaling=RopeScaling("llama3", 8.0, original_max_position_embeddings=32), head_dim=16),
         FULL,
     ),
+    "mistral": (MISTRAL, FULL),
+    "mistral, left padding": (MISTRAL.replace(sliding_window=5), left_padding(2, 24, 7, 0)),
+    "qwen2": (QWEN2, FULL),
+    "qwen3": (QWEN3, left_padding(2, 24, 7, 0)),
 }
 
 
@@ -134,6 +138,24 @@ def test_attention_by_hand():
     assert values["masked_scores"][0, 0, 0].tolist() == [0, -math.inf]
     assert values["attention_weights"][0, 0] == pytest.approx(np.array([[1, 0], [0.25, 0.75]]))
     assert values["attention_context"][0, :, 0, 0] == pytest.approx([4, 7])
+
+
+def test_a_window_by_hand():
+    # A window of 2 is the query's own position and the one before it. The second row has padding in slot 1.
+    positions = np.array([[0, 1, 2, 3], [0, -1, 1, 2]])
+    found = r.visible(positions, positions, 2)[:, 0].astype(int)
+    assert found[0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert found[1].tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]]
+
+
+def test_head_norms_by_hand():
+    # Two heads of q, one of k, D = 2, ε = 0.5: (1, -1) has mean square 1, (3, 4) has 12.5: roots of 1.5 and of 13.
+    ctx = context(GROUPED.replace(head_dim=2, rms_norm_eps=0.5))
+    ctx.weights |= {"self_attn.q_norm.weight": np.array([2.0, 10.0]), "self_attn.k_norm.weight": np.array([1.0, 3.0])}
+    q = r.project_query(ctx, np.array([[[1.0]]]), np.array([[1.0], [-1.0], [3.0], [4.0]]))[0, 0]
+    k = r.project_key(ctx, np.array([[[1.0]]]), np.array([[3.0], [4.0]]))[0, 0]
+    assert q == pytest.approx(np.array([[2 / 1.5**0.5, -10 / 1.5**0.5], [6 / 13**0.5, 40 / 13**0.5]]))
+    assert k == pytest.approx(np.array([[3 / 13**0.5, 12 / 13**0.5]]))
 
 
 def test_two_query_heads_share_the_key_head_before_them():

@@ -9,11 +9,13 @@ from llama_core.checkpoints.mistakes import (
     feed_forward,
     foundation,
     generation,
+    head_norm,
     model,
     norm,
     projection,
     rope,
     sampling,
+    window,
 )
 from llama_core.checkpoints.mistakes.classes import EQUIVALENCE_CLASSES, EquivalenceClass, classes_at
 from llama_core.checkpoints.mistakes.mistake import Mistake, combine
@@ -27,10 +29,13 @@ CATALOGUE: dict[str, Mistake] = {
         *norm.MISTAKES,
         *rope.MISTAKES,
         *projection.QKV_MISTAKES,
+        *head_norm.PROJECTION_MISTAKES,
         *attention.MISTAKES,
+        *window.MISTAKES,
         *projection.OUTPUT_MISTAKES,
         *feed_forward.MISTAKES,
         *block.MISTAKES,
+        *head_norm.BLOCK_MISTAKES,
         *model.MISTAKES,
         *cache.MISTAKES,
         *sampling.MISTAKES,

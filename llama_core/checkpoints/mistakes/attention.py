@@ -17,11 +17,17 @@ def _scaled_by(divisor) -> Changes:
     return change(scores=lambda ctx, q, k: r.raw_scores(ctx, q, k) / divisor(ctx, q.shape[-1]))
 
 
-def _shown(visible) -> Changes:
-    """Another rule for what a query sees: ``visible(position_ids, key_positions)`` -> [B, 1, S, T]."""
+def _shown(visible, ages=None) -> Changes:
+    """Another rule for what a query sees: ``visible(position_ids, key_positions)`` -> [B, 1, S, T].
+
+    A sliding window is kept where ``ages(position_ids, key_positions)`` says how far a key lies back.
+    """
 
     def masked(ctx: Context, scores, position_ids, key_positions):
-        return np.where(visible(position_ids, key_positions), scores, -np.inf)
+        seen = visible(position_ids, key_positions)
+        if ages is not None and ctx.config.sliding_window is not None:
+            seen = seen & (ages(position_ids, key_positions) < ctx.config.sliding_window)
+        return np.where(seen, scores, -np.inf)
 
     return change(masked_scores=masked)
 
@@ -29,6 +35,11 @@ def _shown(visible) -> Changes:
 def _pairs(position_ids, key_positions):
     """Query positions [B, 1, S, 1] and key positions [B, 1, 1, T]."""
     return position_ids[:, None, :, None], key_positions[:, None, None, :]
+
+
+def _ages(position_ids, key_positions):
+    query, key = _pairs(position_ids, key_positions)
+    return query - key
 
 
 def _everything(position_ids, key_positions):
@@ -61,6 +72,11 @@ def _slots(position_ids, key_positions):
     return np.arange(position_ids.shape[1])[None, None, :, None], np.arange(key_positions.shape[1])[None, None, None, :]
 
 
+def _ages_top_left(position_ids, key_positions):
+    query, key = _slots(position_ids, key_positions)
+    return query - key
+
+
 def _top_left(position_ids, key_positions):
     query, key = _slots(position_ids, key_positions)
     return (key <= query) & (key_positions >= 0)[:, None, None, :]
@@ -71,6 +87,10 @@ def _top_left_in_chunks(position_ids, key_positions):
     if position_ids.shape[1] == 1:
         return _everything(position_ids, key_positions)
     return _top_left(position_ids, key_positions)
+
+
+def _ages_top_left_in_chunks(position_ids, key_positions):
+    return (_ages if position_ids.shape[1] == 1 else _ages_top_left)(position_ids, key_positions)
 
 
 def _padding_shown(ctx: Context, scores, position_ids, key_positions):
@@ -210,7 +230,7 @@ MISTAKES = (
         why="triu without diagonal=1 hides the diagonal as well.",
         mend="The mask is strictly upper triangular: key ≤ query is visible.",
         notebook="03_attention#mask",
-        changes=_shown(_strictly_before),
+        changes=_shown(_strictly_before, _ages),
     ),
     Mistake(
         id="attention-mask-shows-one-future-token",
@@ -220,7 +240,7 @@ MISTAKES = (
         why="The diagonal offset of triu is one too large, often through the offset of a cache.",
         mend="The mask is strictly upper triangular: key > query is hidden.",
         notebook="03_attention#mask",
-        changes=_shown(_one_ahead),
+        changes=_shown(_one_ahead, _ages),
         equivalent="For one new token behind its cache.",
     ),
     Mistake(
@@ -232,7 +252,7 @@ MISTAKES = (
         mend="In scaled_dot_product_attention True takes part; in nn.MultiheadAttention True is hidden.",
         notebook="03_attention#mask",
         origin="https://github.com/rasbt/LLMs-from-scratch/issues/1061",
-        changes=_shown(_only_ahead),
+        changes=_shown(_only_ahead, _ages),
     ),
     Mistake(
         id="attention-mask-top-left",
@@ -244,8 +264,8 @@ MISTAKES = (
         mend="Build the mask from positions: slot j is visible if position(j) ≤ position of the query.",
         notebook="03_attention#mask-and-cache",
         origin="https://github.com/pytorch/pytorch/issues/144858",
-        changes=_shown(_top_left),
-        also=(_shown(_top_left_in_chunks),),
+        changes=_shown(_top_left, _ages_top_left),
+        also=(_shown(_top_left_in_chunks, _ages_top_left_in_chunks),),
         equivalent="Where S = T without padding.",
     ),
     Mistake(
@@ -315,7 +335,7 @@ MISTAKES = (
         notebook="03_attention#padding",
         origin="https://github.com/turboderp/exllama/pull/101",
         changes=change(masked_scores=_padding_shown),
-        also=(_shown(_padding_first),),
+        also=(_shown(_padding_first, _ages),),
         equivalent="Without padding; on the right a mask of slots shows it to padded queries only.",
     ),
     Mistake(

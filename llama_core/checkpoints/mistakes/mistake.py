@@ -9,6 +9,7 @@ import numpy as np
 
 from llama_core.checkpoints.arithmetic import round_to
 from llama_core.checkpoints.context import Context
+from llama_core.checkpoints.families import LLAMA
 from llama_core.checkpoints.steps import Changes, StepFunction
 
 
@@ -28,6 +29,7 @@ class Mistake:
         origin: a public thread of people who met it; empty where none was found.
         equivalent: where it makes no difference, and why; empty where it always does.
         also: other ways to make it, which give other values and have the same cure.
+        family: ``llama``, or the neighbour whose own step it gets wrong; a plain Llama cannot have it.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Mistake:
     origin: str = ""
     equivalent: str = ""
     also: tuple[Changes, ...] = ()
+    family: str = LLAMA
 
     @property
     def ways(self) -> tuple[Changes, ...]:

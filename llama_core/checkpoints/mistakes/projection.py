@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_core.checkpoints import reference as r
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.mistakes.mistake import Mistake, change
 from llama_core.checkpoints.random_bits import uniform
@@ -24,9 +23,8 @@ def transposed(ctx: Context, x, weight, bias):
 
 
 def _coordinates_first(ctx: Context, x, weight, bias):
-    y = r.linear(ctx, x, weight, bias)
-    d = ctx.config.head_dim
-    return y.reshape(*y.shape[:-1], d, -1).swapaxes(-1, -2)
+    rows = np.arange(len(weight)).reshape(ctx.config.head_dim, -1).T.reshape(-1)
+    return ctx.right(ctx, x, weight[rows], None if bias is None else bias[rows])
 
 
 def _from(other: str) -> StepFunction:
@@ -64,14 +62,12 @@ def _fused(part: str) -> StepFunction:
         config = ctx.config
         groups, d = config.num_key_value_heads, config.head_dim
         names = [f"self_attn.{p}_proj" for p in "qkv"]
-        rows = np.concatenate([ctx.weight(f"{name}.weight") for name in names])
-        y = ctx.arithmetic.matmul(x, rows.T)
+        stored = np.concatenate([ctx.weight(f"{name}.weight") for name in names])
         biases = [ctx.weight(f"{name}.bias") for name in names]
-        if bias is not None and biases[0] is not None:
-            y = y + np.concatenate(biases)
-        y = y.reshape(*y.shape[:-1], groups, -1, d)
-        picked = {"q": y[..., :-2, :], "k": y[..., -2:-1, :], "v": y[..., -1:, :]}[part]
-        return picked.reshape(*picked.shape[:-3], -1, d)
+        rows = np.arange(len(stored)).reshape(groups, -1, d)
+        picked = {"q": rows[:, :-2], "k": rows[:, -2:-1], "v": rows[:, -1:]}[part].reshape(-1)
+        has_bias = bias is not None and biases[0] is not None
+        return ctx.right(ctx, x, stored[picked], np.concatenate(biases)[picked] if has_bias else None)
 
     return project
 
@@ -260,5 +256,20 @@ OUTPUT_MISTAKES = (
         origin="https://github.com/mlc-ai/mlc-llm/pull/3494",
         changes=change(attention_output=without_bias),
         equivalent="Where the model has no biases.",
+    ),
+    Mistake(
+        id="output-spurious-bias",
+        checkpoint="4",
+        title="o_proj adds a bias that the model does not have",
+        looks_like="The same vector is added at every position of every layer, another one in every run; text is "
+        "roughly right.",
+        why="Qwen2 has biases on q, k and v, and one switch gives all four projections one; the file has none for "
+        "o_proj, so it stays at its random start.",
+        mend="Give o_proj a bias only where attention_bias is set, and load strictly: a parameter without a value is "
+        "an error.",
+        notebook="04_output_projection#weights",
+        origin="https://github.com/sgl-project/sglang-jax/pull/578",
+        changes=change(attention_output=_spurious_bias),
+        equivalent="Where the extra bias was set to zero.",
     ),
 )

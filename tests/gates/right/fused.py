@@ -22,7 +22,13 @@ def _norm(x, weight, config):
 
 def _qkv(x, weights, config):
     parts = _fused_linear(x, weights, [f"self_attn.{name}_proj" for name in "qkv"])
-    return tuple(part.unflatten(-1, (-1, config.head_dim)) for part in parts)
+    q, k, v = (part.unflatten(-1, (-1, config.head_dim)) for part in parts)
+    if config.qk_norm:
+        q, k = (
+            _norm(q, weights["self_attn.q_norm.weight"], config),
+            _norm(k, weights["self_attn.k_norm.weight"], config),
+        )
+    return q, k, v
 
 
 def _rotate(x, positions, config):
@@ -39,9 +45,11 @@ def _rotate(x, positions, config):
     return turned.flatten(-2).to(x.dtype)
 
 
-def _attend(q, k, v, positions, key_positions):
-    keys = key_positions[:, None, None]
-    seen = (keys >= 0) & (keys <= positions[:, None, :, None])
+def _attend(q, k, v, positions, key_positions, window):
+    keys, queries = key_positions[:, None, None], positions[:, None, :, None]
+    seen = (keys >= 0) & (keys <= queries)
+    if window:
+        seen = seen & (keys > queries - window)
     return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, seen, enable_gqa=True).transpose(1, 2)
 
 
@@ -68,7 +76,8 @@ def run_2(inputs, weights, config):
 
 
 def run_3(inputs, weights, config):
-    return _attend(*(inputs[n] for n in ("q_rotated", "cache_k", "cache_v", "position_ids", "key_positions")))
+    names = ("q_rotated", "cache_k", "cache_v", "position_ids", "key_positions")
+    return _attend(*(inputs[name] for name in names), config.sliding_window)
 
 
 def run_4(inputs, weights, config):
@@ -83,7 +92,8 @@ def run_6(inputs, weights, config):
     x, positions = inputs["layer_input"], inputs["position_ids"]
     q, k, v = _qkv(_norm(x, weights["input_layernorm.weight"], config), weights, config)
     q, k = _rotate(q, positions, config), _rotate(k, positions, config)
-    h = x + _output(_attend(q, k.transpose(1, 2), v.transpose(1, 2), positions, positions), weights)
+    context = _attend(q, k.transpose(1, 2), v.transpose(1, 2), positions, positions, config.sliding_window)
+    h = x + _output(context, weights)
     y = h + _feed_forward(_norm(h, weights["post_attention_layernorm.weight"], config), weights)
     return {"attention_residual": h, "output": y}
 

@@ -36,8 +36,8 @@ def right_implementations(id):
 
 
 def other_values(id, seed):
-    """The small cases with values that neither ship nor are part of the floors."""
-    return [case.reseeded(600_000 + 1000 * seed + case.seed) for case in checkpoint(id).small_cases]
+    """The small cases of every family with values that neither ship nor are part of the floors."""
+    return [case.reseeded(600_000 + 1000 * seed + case.seed) for case in checkpoint(id).every_small_case]
 
 
 def judge_right(id, dtype, seed):

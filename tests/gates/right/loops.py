@@ -83,7 +83,7 @@ def rotate(x, positions, config):
     return out
 
 
-def attend(q, k, v, positions, key_positions):
+def attend(q, k, v, positions, key_positions, window):
     """q [B, S, H, D], k and v [B, K, T, D]; one pass over the keys with a running maximum, as in flash attention."""
     batch, queries, heads, d = q.shape
     group = heads // k.shape[1]
@@ -94,6 +94,8 @@ def attend(q, k, v, positions, key_positions):
                 top, total, mean = -math.inf, 0.0, [0.0] * d
                 for t in range(k.shape[2]):
                     if not 0 <= key_positions[b, t] <= positions[b, s]:
+                        continue
+                    if window and key_positions[b, t] + window <= positions[b, s]:
                         continue
                     key, value = k[b, h // group, t].tolist(), v[b, h // group, t].tolist()
                     score = sum(x * y for x, y in zip(q[b, s, h].tolist(), key, strict=True)) / math.sqrt(d)
@@ -118,7 +120,12 @@ def feed_forward(x, weights):
 
 def _heads(x, weights, name, config):
     y = linear(x, weights[f"self_attn.{name}.weight"], weights.get(f"self_attn.{name}.bias"))
-    return y.reshape(*x.shape[:-1], -1, config.head_dim)
+    y = y.reshape(*x.shape[:-1], -1, config.head_dim)
+    weight = weights.get(f"self_attn.{name[0]}_norm.weight")
+    if weight is not None:
+        for h in range(y.shape[2]):
+            y[:, :, h] = norm(y[:, :, h], weight, config.rms_norm_eps)
+    return y
 
 
 def run_1(inputs, weights, config):
@@ -137,7 +144,7 @@ def run_2(inputs, weights, config):
 
 def run_3(inputs, weights, config):
     names = ("q_rotated", "cache_k", "cache_v", "position_ids", "key_positions")
-    return attend(*(inputs[name] for name in names))
+    return attend(*(inputs[name] for name in names), config.sliding_window)
 
 
 def run_4(inputs, weights, config):
@@ -155,7 +162,8 @@ def run_6(inputs, weights, config):
     normed = norm(x, weights["input_layernorm.weight"], config.rms_norm_eps)
     q, k, v = (_heads(normed, weights, f"{name}_proj", config) for name in "qkv")
     q, k = rotate(q, positions, config), rotate(k, positions, config)
-    context = attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), positions, positions)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    context = attend(q, k, v, positions, positions, config.sliding_window)
     h = x + run_4({"attention_context": context}, weights, config)
     normed = norm(h, weights["post_attention_layernorm.weight"], config.rms_norm_eps)
     return {"attention_residual": h, "output": h + feed_forward(normed, weights)}

@@ -43,12 +43,13 @@ def rotate(x, positions, config):
     return np.stack([z.real, z.imag], -1).reshape(x.shape)
 
 
-def attend(q, k, v, positions, key_positions):
+def attend(q, k, v, positions, key_positions, window):
     """q [B, S, H, D], k and v [B, K, T, D]. Without the maximum: these scores are too small to overflow."""
     group = q.shape[2] // k.shape[1]
     k, v = (np.repeat(x, group, axis=1) for x in (k, v))
     scores = _dot(np.float32(q.transpose(0, 2, 1, 3)) / np.float32(math.sqrt(q.shape[-1])), k.swapaxes(-1, -2))
-    seen = (key_positions[:, None, None] >= 0) & (key_positions[:, None, None] <= positions[:, None, :, None])
+    back = positions[:, None, :, None] - key_positions[:, None, None]
+    seen = (key_positions[:, None, None] >= 0) & (back >= 0) & (back < (window or np.inf))
     weights = np.where(seen, np.exp(scores), np.float32(0))
     total = weights[..., ::-1].cumsum(-1)[..., -1:]
     return (_dot(weights, v) / np.where(total == 0, np.float32(1), total)).transpose(0, 2, 1, 3)
@@ -65,7 +66,9 @@ def feed_forward(x, weights):
 
 def heads(x, weights, name, config):
     y = linear(x, weights, f"self_attn.{name}_proj")
-    return y.reshape(*x.shape[:-1], -1, config.head_dim)
+    y = y.reshape(*x.shape[:-1], -1, config.head_dim)
+    weight = weights.get(f"self_attn.{name}_norm.weight")
+    return y if weight is None else norm(y, weight, config.rms_norm_eps)
 
 
 def block(x, positions, weights, config, past=None, past_positions=None):
@@ -77,7 +80,7 @@ def block(x, positions, weights, config, past=None, past_positions=None):
     if past is not None:
         k, v = (np.concatenate(pair, axis=2) for pair in zip(past, (k, v), strict=True))
         key_positions = np.concatenate([past_positions, positions], axis=1)
-    context = attend(q, k, v, positions, key_positions)
+    context = attend(q, k, v, positions, key_positions, config.sliding_window)
     h = x + linear(context.reshape(*x.shape[:2], -1), weights, "self_attn.o_proj")
     normed = norm(h, weights["post_attention_layernorm.weight"], config.rms_norm_eps)
     return h, h + feed_forward(normed, weights), (k, v)
@@ -115,7 +118,8 @@ def run_2(inputs, weights, config):
 
 
 def run_3(inputs, weights, config):
-    return attend(*(inputs[n] for n in ("q_rotated", "cache_k", "cache_v", "position_ids", "key_positions")))
+    names = ("q_rotated", "cache_k", "cache_v", "position_ids", "key_positions")
+    return attend(*(inputs[name] for name in names), config.sliding_window)
 
 
 def run_4(inputs, weights, config):

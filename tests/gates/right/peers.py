@@ -7,6 +7,20 @@ import torch.nn.functional as F
 import transformers
 from transformers.cache_utils import DynamicCache
 from transformers.models.llama import modeling_llama as llama
+from transformers.models.mistral import modeling_mistral as mistral
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
+
+
+def kind(config):
+    """What transformers calls such a model, and the fields that only this kind has."""
+    if config.sliding_window:
+        return "Mistral", mistral, {"sliding_window": config.sliding_window}
+    if config.qkv_bias:
+        return "Qwen2", qwen2, {}
+    if config.qk_norm:
+        return "Qwen3", qwen3, {"attention_bias": config.attention_bias}
+    return "Llama", llama, {"attention_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
 
 
 def peer_config(config, attention="sdpa"):
@@ -20,10 +34,12 @@ def peer_config(config, attention="sdpa"):
             rope |= {"low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
     names = (
         "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
-        "max_position_embeddings rms_norm_eps attention_bias mlp_bias tie_word_embeddings"
+        "max_position_embeddings rms_norm_eps tie_word_embeddings"
     ).split()
-    sizes = {name: getattr(config, name) for name in names}
-    made = transformers.LlamaConfig(**sizes, rope_parameters=rope, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    name, _, own = kind(config)
+    sizes = {name: getattr(config, name) for name in names} | own
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    made = getattr(transformers, f"{name}Config")(**sizes, rope_parameters=rope, **ids)
     made._attn_implementation = attention
     return made
 
@@ -35,9 +51,10 @@ def loaded(module, weights, prefix=""):
     return module.eval()
 
 
-def visible(positions, key_positions):
-    keys = key_positions[:, None, None]
-    return (keys >= 0) & (keys <= positions[:, None, :, None])
+def visible(positions, key_positions, window):
+    keys, queries = key_positions[:, None, None], positions[:, None, :, None]
+    seen = (keys >= 0) & (keys <= queries)
+    return seen & (keys > queries - window) if window else seen
 
 
 def additive(mask, dtype):
@@ -81,7 +98,7 @@ def attention(name):
     @torch.no_grad()
     def run_3(inputs, weights, config):
         q = inputs["q_rotated"].transpose(1, 2)
-        mask = visible(inputs["position_ids"], inputs["key_positions"])
+        mask = visible(inputs["position_ids"], inputs["key_positions"], config.sliding_window)
         mask = mask if name == "sdpa" else additive(mask, q.dtype)
         module = _Heads(config).eval()
         return function(module, q, inputs["cache_k"], inputs["cache_v"], mask, scaling=config.head_dim**-0.5)[0]
@@ -98,16 +115,18 @@ def run_5(inputs, weights, config):
 def run_6(inputs, weights, config):
     x, positions = inputs["layer_input"], inputs["position_ids"]
     made = peer_config(config)
-    layer = loaded(llama.LlamaDecoderLayer(made, 0), weights)
+    name, module, _ = kind(config)
+    layer = loaded(getattr(module, f"{name}DecoderLayer")(made, 0), weights)
     seen = {}
     layer.post_attention_layernorm.register_forward_pre_hook(lambda _, args: seen.update(h=args[0]))
     tables = llama.LlamaRotaryEmbedding(made)(x, positions.clamp(min=0))
-    y = layer(x, attention_mask=visible(positions, positions), position_embeddings=tables)
+    mask = visible(positions, positions, config.sliding_window)
+    y = layer(x, attention_mask=mask, position_embeddings=tables)
     return {"attention_residual": seen["h"], "output": y}
 
 
 def _model(weights, config):
-    model = transformers.LlamaForCausalLM(peer_config(config))
+    model = getattr(transformers, f"{kind(config)[0]}ForCausalLM")(peer_config(config))
     return loaded(model, {name if name == "lm_head.weight" else f"model.{name}": w for name, w in weights.items()})
 
 
