@@ -1,13 +1,15 @@
-"""Prefill and decode beside transformers, in one run, as ratios. What ``make bench`` does.
+"""Prefill and decode beside transformers and llama.cpp, in one run, as ratios. What ``make bench`` does.
 
     python benchmarks/run.py                                   # stories, a 110M and a 1.1B model with random weights
     python benchmarks/run.py --models stories,110m --dtypes float32
-    python benchmarks/run.py --device cuda --models llama-2-7b --dtypes bfloat16 --prompt 2048
+    python benchmarks/run.py --device cuda --models stories,110m,1.1b,llama-2-7b --prompt 2048
 
-Both sides run the same weights (the same memory), the same prompt, greedily, with a cache, through what a user would
-call: ours ``generate``, theirs ``model.generate``. Rounds alternate between the two, and the median round counts. A
+All sides run the same weights (in the same memory, llama.cpp from a GGUF file of them), the same prompt, greedily, with
+a cache, through what a user would call: ours ``generate``, with ``compile=True`` and without, transformers'
+``model.generate``, llama.cpp's ``llama_decode``. Rounds alternate between the sides, and the median round counts. A
 ratio above 1 means that we are faster. ``bandwidth`` is the share of the measured read bandwidth that decoding reaches,
-counting every weight once per token. Results go to ``benchmarks/results/speed-<device>.json`` and ``.md``.
+counting every weight once per token. llama.cpp takes part on a CPU where llama-cpp-python is installed. Results go to
+``benchmarks/results/speed-<device>.json`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from llama_cpp_side import LlamaCpp, is_installed
 
 from llama_core import Llama, LlamaConfig, generate, preset
+from llama_core.dtypes import as_torch_dtype
 from llama_core.weights.config_file import write_config
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -42,10 +46,26 @@ NAMES = {"110m": LLAMA_110M, "1.1b": preset("tinyllama-1.1b")}
 
 
 def load(name: str, dtype: str, device: str) -> Llama:
-    """The embedded model, or random weights of a preset's size."""
+    """The embedded model, or random weights of a preset's size, drawn where they are to lie."""
     if name == "stories":
         return Llama.from_pretrained("stories", dtype=dtype, device=device)
-    return Llama.random(NAMES[name] if name in NAMES else preset(name), dtype=dtype, device=device)
+    model = Llama(NAMES[name] if name in NAMES else preset(name))
+    generator = torch.Generator(device).manual_seed(0)
+    tensors = {}
+    for key, parameter in model.named_parameters():
+        value = torch.empty(parameter.shape, dtype=as_torch_dtype(dtype), device=device)
+        mean, std = (1.0, 0.1) if key.endswith("norm.weight") else (0.0, parameter.shape[-1] ** -0.5)
+        tensors[key] = value.normal_(mean, std, generator=generator)
+    model.load_state_dict(tensors, assign=True)
+    return model.to(device)
+
+
+def compiled_copy(model: Llama) -> Llama:
+    """Another model over the same tensors, whose decode step is compiled."""
+    copy = Llama(model.config)
+    copy.load_state_dict(model.state_dict(), assign=True)
+    copy.to(model.device).compile_decode()
+    return copy
 
 
 def peer_of(model: Llama) -> transformers.LlamaForCausalLM:
@@ -76,11 +96,12 @@ def seconds(run: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def side_by_side(ours: Callable, theirs: Callable, rounds: int, device: str) -> tuple[float, float]:
-    """Median seconds of each, the rounds alternating after one round to warm up."""
-    ours(), theirs()
-    times = [(seconds(ours, device), seconds(theirs, device)) for _ in range(rounds)]
-    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times)
+def side_by_side(sides: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each side, the rounds alternating after one round to warm up."""
+    for run in sides.values():
+        run()
+    times = [{side: seconds(run, device) for side, run in sides.items()} for _ in range(rounds)]
+    return {side: statistics.median(each[side] for each in times) for side in sides}
 
 
 def read_bandwidth(device: str) -> float:
@@ -92,67 +113,90 @@ def read_bandwidth(device: str) -> float:
 
 @torch.no_grad()
 def measure(name: str, dtype: str, device: str, prompt: int, new: int, rounds: int, bandwidth: float) -> dict:
+    """One row: tokens a second of every side, and what follows from them."""
     model = load(name, dtype, device)
-    peer = peer_of(model)
+    compiled, peer = compiled_copy(model), peer_of(model)
     prompt = min(prompt, model.config.max_position_embeddings - new)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, model.config.vocab_size, (1, prompt), generator=generator).to(device)
     prompt_ids = ids[0].tolist()
 
-    prefill_ours, prefill_theirs = side_by_side(
-        lambda: model(ids, last_only=True), lambda: peer(ids, logits_to_keep=1, use_cache=False), rounds, device
-    )
+    def ours(which: Llama) -> list[int]:
+        return list(generate(which, prompt_ids[:8], max_new_tokens=new, temperature=0, eos_ids=()))
 
-    def ours(count: int) -> list[int]:
-        return list(generate(model, prompt_ids[:8], max_new_tokens=count, temperature=0, eos_ids=()))
-
-    def theirs(count: int) -> list[int]:
-        options = dict(do_sample=False, max_new_tokens=count, min_new_tokens=count, pad_token_id=0)
+    def theirs() -> list[int]:
+        options = dict(do_sample=False, max_new_tokens=new, min_new_tokens=new, pad_token_id=0)
         return peer.generate(ids[:, :8], **options)[0, 8:].tolist()
 
-    same = ours(new) == theirs(new)
-    decode_ours, decode_theirs = side_by_side(lambda: ours(new), lambda: theirs(new), rounds, device)
-    rate_ours, rate_theirs = new / decode_ours, new / decode_theirs
-    weights = sum(p.nbytes for p in model.parameters()) - (
-        0 if model.config.tie_word_embeddings else model.embed_tokens.weight.nbytes
-    )
+    prefill = {
+        "llama_core": lambda: model(ids, last_only=True),
+        "transformers": lambda: peer(ids, logits_to_keep=1, use_cache=False),
+    }
+    decode = {"eager": lambda: ours(model), "compiled": lambda: ours(compiled), "transformers": theirs}
+    with tempfile.TemporaryDirectory() as folder:
+        llama_cpp = LlamaCpp(model, Path(folder)) if device == "cpu" and is_installed() else None
+        if llama_cpp:
+            prefill["llama.cpp"] = lambda: llama_cpp.prefill(prompt_ids)
+            decode["llama.cpp"] = lambda: llama_cpp.generate(prompt_ids[:8], new)
+        told = {side: run() for side, run in decode.items()}
+        prefill_seconds = side_by_side(prefill, rounds, device)
+        decode_seconds = side_by_side(decode, rounds, device)
+        if llama_cpp:
+            llama_cpp.close()
+    rates = {side: round(new / taken, 1) for side, taken in decode_seconds.items()}
+    reads = {p for p in model.parameters() if p is not model.embed_tokens.weight or model.config.tie_word_embeddings}
+    weights = sum(p.nbytes for p in reads)
     row = dict(
         model=name,
         dtype=dtype,
         parameters=model.config.num_parameters,
         prompt_tokens=prompt,
         new_tokens=new,
-        prefill_tokens_per_second=round(prompt / prefill_ours, 1),
-        prefill_transformers=round(prompt / prefill_theirs, 1),
-        prefill_ratio=round(prefill_theirs / prefill_ours, 2),
-        decode_tokens_per_second=round(rate_ours, 1),
-        decode_transformers=round(rate_theirs, 1),
-        decode_ratio=round(rate_ours / rate_theirs, 2),
-        weight_gigabytes_per_second=round(weights * rate_ours / 1e9, 2),
-        bandwidth_share=round(weights * rate_ours / bandwidth, 2),
-        same_ids=same,
+        prefill_tokens_per_second={side: round(prompt / taken, 1) for side, taken in prefill_seconds.items()},
+        decode_tokens_per_second=rates,
+        prefill_ratio=round(prefill_seconds["transformers"] / prefill_seconds["llama_core"], 2),
+        decode_ratio_eager=round(decode_seconds["transformers"] / decode_seconds["eager"], 2),
+        decode_ratio_compiled=round(decode_seconds["transformers"] / decode_seconds["compiled"], 2),
+        weight_gigabytes_per_second={side: round(weights * rate / 1e9, 2) for side, rate in rates.items()},
+        bandwidth_share={side: round(weights * rate / bandwidth, 2) for side, rate in rates.items()},
+        same_ids={side: ids == told["eager"] for side, ids in told.items()},
     )
-    del model, peer
+    del model, compiled, peer
     gc.collect()
+    torch._dynamo.reset()
+    if device == "cuda":
+        torch.cuda.empty_cache()
     return row
 
 
 def as_markdown(record: dict) -> str:
     """The record as a page: the machine, then one line for each model and type."""
-    head = (
-        "| model | dtype | prefill tok/s | transformers | ratio | decode tok/s | transformers | ratio "
-        "| GB/s | of bandwidth |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    )
+    sides = [("llama_core", "eager"), ("compile=True", "compiled"), ("transformers",) * 2, ("llama.cpp",) * 2]
+    names = [" ".join(("decode", shown)) for shown, _ in sides]
+    head = [["model", "dtype", "prefill llama_core", "transformers", "llama.cpp", "ratio", *names]]
+    head[0] += ["ratio eager", "ratio compiled", "compiled reads GB/s", "of bandwidth"]
     rows = [
-        f"| {r['model']} | {r['dtype']} | {r['prefill_tokens_per_second']} | {r['prefill_transformers']} "
-        f"| {r['prefill_ratio']} | {r['decode_tokens_per_second']} | {r['decode_transformers']} | {r['decode_ratio']} "
-        f"| {r['weight_gigabytes_per_second']} | {r['bandwidth_share']:.0%} |"
+        [
+            r["model"],
+            r["dtype"],
+            *(r["prefill_tokens_per_second"].get(side, "") for side in ("llama_core", "transformers", "llama.cpp")),
+            r["prefill_ratio"],
+            *(r["decode_tokens_per_second"].get(side, "") for _, side in sides),
+            r["decode_ratio_eager"],
+            r["decode_ratio_compiled"],
+            r["weight_gigabytes_per_second"]["compiled"],
+            f"{r['bandwidth_share']['compiled']:.0%}",
+        ]
         for r in record["rows"]
     ]
+    rule = [["---", "---", *["--:"] * (len(head[0]) - 2)]]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [*head, *rule, *rows]]
     machine = ", ".join(f"{k} {v}" for k, v in record["machine"].items())
-    note = "A ratio above 1 means that llama_core is faster than transformers on the same weights in the same run."
-    return "\n".join(["# Speed", "", f"`python benchmarks/run.py`: {machine}.", note, "", *head, *rows, ""])
+    note = (
+        "Tokens per second. A ratio is how many times as fast as transformers llama_core is, on the same weights in "
+        "the same run. Decoding is batch 1, greedy, through `generate` on each side."
+    )
+    return "\n".join(["# Speed", "", f"`python benchmarks/run.py`: {machine}.", "", note, "", *lines, ""])
 
 
 def machine(device: str, bandwidth: float) -> dict:
@@ -163,6 +207,7 @@ def machine(device: str, bandwidth: float) -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "TF32": torch.backends.cuda.matmul.allow_tf32 if device == "cuda" else "not applicable",
         "read bandwidth GB/s": round(bandwidth / 1e9, 1),
     }
 
@@ -182,18 +227,16 @@ def main() -> None:
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     bandwidth = read_bandwidth(args.device)
-    rows = []
+    record: dict = {"machine": machine(args.device, bandwidth), "rows": []}
+    RESULTS.mkdir(exist_ok=True)
     for name in args.models.split(","):
         for dtype in args.dtypes.split(","):
             row = measure(name, dtype, args.device, args.prompt, args.new_tokens, args.rounds, bandwidth)
-            rows.append(row)
+            record["rows"].append(row)
             print(json.dumps(row), flush=True)
-    record = {"machine": machine(args.device, bandwidth), "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"speed-{args.device}.json").write_text(json.dumps(record, indent=1) + "\n")
-    page = as_markdown(record)
-    (RESULTS / f"speed-{args.device}.md").write_text(page)
-    print("\n" + page)
+            (RESULTS / f"speed-{args.device}.json").write_text(json.dumps(record, indent=1) + "\n")
+            (RESULTS / f"speed-{args.device}.md").write_text(as_markdown(record))
+    print("\n" + as_markdown(record))
 
 
 if __name__ == "__main__":

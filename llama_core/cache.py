@@ -69,6 +69,7 @@ class KVCache:
                 hint="ask for fewer positions: the prompt's and the new tokens' are enough",
             ) from e
         self.length = 0
+        self._fixed = False
         #: Whether every row holds positions 0, 1, 2 … without padding: then the mask follows from lengths alone.
         self.contiguous = True
 
@@ -137,8 +138,16 @@ class KVCache:
         slots = torch.arange(self.length, end, device=self.device)
         layers = zip(self.keys, self.values, strict=True)
         if read_all:  # the tensors themselves, which a graph may know by their address
+            self._fix_addresses()
             return [LayerCache(k, v, slots) for k, v in layers], self.positions
         return [LayerCache(k[:, :, :end], v[:, :, :end], slots) for k, v in layers], self.positions[:, :end]
+
+    def _fix_addresses(self) -> None:
+        """Tell the compiler that keys and values stay where they are, so that a CUDA graph may write to them."""
+        if self.device.type == "cuda" and not self._fixed:
+            for tensor in (*self.keys, *self.values):
+                torch._dynamo.mark_static_address(tensor, guard=False)
+            self._fixed = True
 
     def commit(self, new: int, contiguous: bool) -> None:
         """Count ``new`` more slots as written; called once every layer has written them."""

@@ -133,6 +133,8 @@ class Llama(nn.Module):
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        if assign:  # assigned weights may lie on another device; the rotary table is no weight, and follows them
+            self.rope.to(self.device)
         self._tie()
         return result
 
@@ -147,7 +149,12 @@ class Llama(nn.Module):
         whole capacity under a mask, so that its shapes are the same at every step; a cache of another capacity is
         compiled for once more, and then for all capacities. Prefill, and any pass that ``capture`` watches, run
         uncompiled. The model stays compiled.
+
+        On CUDA, without ``options``, the compiled step is recorded as a CUDA graph too (``mode="reduce-overhead"``),
+        one for each cache: launching its kernels one by one takes longer than running them.
         """
+        if not options and self.device.type == "cuda":
+            options = {"mode": "reduce-overhead"}
         self._decode_graph = torch.compile(self.compute, fullgraph=True, **options)
 
     @property
@@ -201,7 +208,12 @@ class Llama(nn.Module):
             mask = visible_positions(positions, slot_positions, window)
             if real is not None:
                 mask[..., : past + new] &= real[:, None, None, :]
-        logits = compute(input_ids, positions.clamp(min=0), mask, views, last_only)
+        if read_all and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+            # A recorded graph writes its logits to the same place at every step: these are the caller's to keep.
+            logits = compute(input_ids, positions.clamp(min=0), mask, views, last_only).clone()
+        else:
+            logits = compute(input_ids, positions.clamp(min=0), mask, views, last_only)
         if cache:
             cache.commit(new, contiguous)
         return logits

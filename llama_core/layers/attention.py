@@ -171,13 +171,14 @@ class Attention(nn.Module):
             # One query sees every position so far: the query heads that share a key head become its rows.
             rows = q.reshape(q.shape[0], k.shape[1], -1, self.head_dim)
             context = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=self.scale)
-            return context.reshape(q.shape).transpose(1, 2)
+            return _zeros_where_hidden(context, mask).reshape(q.shape).transpose(1, 2)
+        hidden_by = mask
         if causal and queries != keys:  # PyTorch's is_causal counts from the top left, a cache needs bottom right
             mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
         context = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=self.scale, enable_gqa=True
         )
-        return context.transpose(1, 2)
+        return _zeros_where_hidden(context, hidden_by).transpose(1, 2)
 
     def _check(self, q: Tensor, *keys_values: Tensor) -> None:
         for name, x in zip("kv", keys_values, strict=False):
@@ -190,6 +191,14 @@ class Attention(nn.Module):
                     actual=f"q {list(q.shape)}, "
                     + ", ".join(f"{n} {list(t.shape)}" for n, t in zip("kv", keys_values, strict=False)),
                 )
+
+
+def _zeros_where_hidden(context: Tensor, mask: Tensor | None) -> Tensor:
+    """Zeros for queries that may look at nothing: of PyTorch's kernels those for the CPU give them by themselves, some
+    of those for CUDA (seen in bfloat16 and float16 with torch 2.11) give other numbers."""
+    if mask is None or context.device.type == "cpu":
+        return context
+    return context.masked_fill(~mask.any(-1, keepdim=True), 0.0)
 
 
 class LayerCache(NamedTuple):

@@ -55,16 +55,16 @@ def test_generate_with_compile_gives_the_same_ids(device):
 
 @pytest.mark.slow
 @needs_compiler
-def test_generate_compiles_by_itself_and_gives_the_same_ids():
-    found = child("inductor", "cpu")["generate:float32"]
+def test_generate_compiles_by_itself_and_gives_the_same_ids(device):
+    found = child("inductor", device.type)["generate:float32"]
     assert found["same"] == [True] * 4
     assert (found["compiled before"], found["compiled after"]) == (False, True)
 
 
 @pytest.mark.slow
 @needs_compiler
-def test_inductor_gives_the_uncompiled_logits():
-    found = child("inductor", "cpu")["steps:float32"]
+def test_inductor_gives_the_uncompiled_logits(device):
+    found = child("inductor", device.type)["steps:float32"]
     assert found["graphs"] == 1
     assert found["contiguous"] < TOLERANCE["float32"] and found["padded"] < TOLERANCE["float32"], found
 

@@ -33,6 +33,13 @@ def test_rotary_frequencies_survive_a_cast_of_the_model(device):
     assert_close(llama.rope.frequencies.cpu(), expected, 1e-7)
 
 
+def test_assigned_weights_bring_the_rotary_table_to_their_device(device):
+    llama, ids = model(device), token_ids(1, 5).to(device)
+    other = Llama(CONFIG)
+    other.load_state_dict(llama.state_dict(), assign=True)
+    assert_close(other(ids), llama(ids))
+
+
 def test_a_row_does_not_depend_on_its_batch():
     llama, ids = model(), token_ids(3, 8)
     assert_close(llama(ids)[1:2], llama(ids[1:2]))
