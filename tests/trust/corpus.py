@@ -41,7 +41,8 @@ def summary(verdicts: dict[str, dict]) -> str:
     """The table of what is promised, with the number of cases that hold it."""
     counts: dict[str, list[int]] = {}
     for case in corpus():
-        row = counts.setdefault(case.concern.removeprefix("good ").capitalize(), [0, 0, 0])
+        concern = case.concern.removeprefix("good ")
+        row = counts.setdefault(concern if "." in concern else concern.capitalize(), [0, 0, 0])
         row[case.refusal is None] += 1
         row[2] += bool(verdicts[case.id]["complaints"])
     refused = [verdicts[case.id] for case in corpus() if case.refusal]
