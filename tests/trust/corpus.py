@@ -16,11 +16,14 @@ from pathlib import Path
 from case import MEGABYTES, SECONDS, Case, complaints
 
 # isort: split
-from folder_cases import config_cases, good_folder_cases, safetensors_cases, weight_cases
+from config_cases import config_cases
+from gate_cases import gate_cases
 from generation_cases import generation_cases, good_generation_cases
+from good_folder_cases import good_folder_cases
 from shard_and_meta_cases import good_shard_and_meta_cases, meta_cases, shard_cases
 from text_cases import good_text_cases, prompt_cases, tokenizer_cases
-from trace_and_gate_cases import gate_cases, good_trace_cases, trace_cases
+from trace_cases import good_trace_cases, trace_cases
+from weight_cases import safetensors_cases, weight_cases
 
 BAD = (
     *(config_cases, safetensors_cases, shard_cases, weight_cases, meta_cases),
