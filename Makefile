@@ -14,8 +14,8 @@ QUIET     := TQDM_DISABLE=1 OMP_NUM_THREADS=1
 OLDER     := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
              OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4"
 
-# Two files of tests at a time, one on each of two cores.
-TWO       := -n 2 --dist loadfile
+# Two files of tests at a time, one on each of two cores, in the order of tests/conftest.py: the slow ones first.
+TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 
 # The first of these that is Python 3.11 or newer; `make run PYTHON=...` names another.
 IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))

@@ -4,6 +4,8 @@ No seed is set here: a test that draws random numbers makes its own `torch.Gener
 """
 
 import os
+import pkgutil
+from importlib.util import find_spec
 from pathlib import Path
 
 # Read once by libraries as they are imported, so set before any of them is.
@@ -14,9 +16,12 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# Checks every shape and type in the signatures of llama_core while the tests run. It must come before the first import
-# of the package. Tests that compile a graph do so in a child process, where this hook is not.
-install_import_hook("llama_core", "beartype.beartype")
+# Checks shapes and types in the signatures of llama_core while the tests run. It must come before the first import of
+# the package. Tests that compile a graph do so in a child process, without this hook. Nor is it in ``checkpoints``,
+# whose signatures state no shapes: a diagnosis defines and calls small functions by the hundred thousand, and checking
+# them takes ten times as long as they do. ``gates/test_signatures.py`` runs gates once with every signature checked.
+_parts = pkgutil.iter_modules(find_spec("llama_core").submodule_search_locations)
+install_import_hook([f"llama_core.{part.name}" for part in _parts if part.name != "checkpoints"], "beartype.beartype")
 
 REAL_MODELS = "LLAMA_CORE_REAL_MODELS"
 REQUIRE_REAL = "LLAMA_CORE_REQUIRE_REAL"
@@ -34,6 +39,12 @@ def pytest_configure() -> None:
     # TF32 keeps 10 bits of a float32's 23; a tolerance for float32 means nothing under it.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first: of two that run at a time, the one that is left at the end is then short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_report_header() -> str:

@@ -1,11 +1,13 @@
-"""How many of the catalogue's mistakes the seed's 31 tests catch: as they were, as they are here, and beside the gates.
+"""How many of the catalogue's mistakes tests catch: the seed's 31, as they were and as they are here, those that hold a
+whole model to transformers, and the gates.
 
-Each mistake is made in the float64 reference. The original assertions (``tests/seed/seed_originals.py``, after the
-seed's own list of what they assert) and the tests of the same names here (``tests/seed/test_seed_*.py``) are run on it;
-the gates judge it on their own cases. The 31 tests reach checkpoints 1, 1B, 2 and 3, the other checkpoints' mistakes
-none of them can see.
+Each mistake is made in the table of steps. The original assertions (``tests/seed/seed_originals.py``, after the seed's
+own list of what they assert) and the tests of the same names here (``tests/seed/test_seed_*.py``) are run on its
+float64 values; the parity tests (``tests/parity/test_parity.py``) on whole models that it is made in, in float32; the
+gates judge it on their own cases. The 31 tests reach checkpoints 1, 1B, 2 and 3, the other checkpoints' mistakes none
+of them can see; a parity test sees none that is made beside the model.
 
-    python tools/seed_table.py                     prints the table: about a minute
+    python tools/seed_table.py                     prints the table: two minutes
     python tools/seed_table.py --write FOLDER      also writes seed_assertions.json and seed_assertions.md there
 """
 
@@ -18,18 +20,25 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED = ROOT / "tests" / "seed"
-RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(SEED))
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("seed", "parity")]
 
+import stepped  # noqa: E402
 from seed_originals import ORIGINALS  # noqa: E402
 from seed_subject import Mistaken  # noqa: E402
 
+from llama_core.checkpoints.families import LLAMA  # noqa: E402
 from llama_core.checkpoints.mistakes import CATALOGUE, mistakes_for  # noqa: E402
 from llama_core.checkpoints.prove import prove_mistake  # noqa: E402
 from llama_core.checkpoints.specification import CHECKPOINTS  # noqa: E402
 
 MODULES = ("library", "rope", "qkv", "integration", "attention")
+#: What catches mistakes: key in the record -> heading of its column.
+COLUMNS = {
+    "originals": "caught by the originals",
+    "here": "by the 31 tests here",
+    "parity": "by the parity tests",
+    "gate": "by the gates",
+}
 
 
 def tests_here() -> dict:
@@ -62,7 +71,10 @@ def catches(mistake, tests: dict, touched: dict[str, set[str]]) -> list[str]:
 
 
 def measure(ids) -> dict[str, dict]:
-    """Mistake -> its checkpoint, the original assertions and the tests here that catch it, whether its gate does."""
+    """Mistake -> its checkpoint, the tests of each kind that catch it, and whether its gate does.
+
+    ``parity`` is None for a mistake that no model can have.
+    """
     here = tests_here()
     reached = {"originals": touched_by(ORIGINALS), "here": touched_by(here)}
     table = {}
@@ -72,55 +84,74 @@ def measure(ids) -> dict[str, dict]:
             "checkpoint": mistake.checkpoint,
             "originals": catches(mistake, ORIGINALS, reached["originals"]),
             "here": catches(mistake, here, reached["here"]),
+            "parity": stepped.caught_by(mistake) if stepped.concerns_a_model(mistake) else None,
             "gate": prove_mistake(mistake).caught,
         }
     return table
 
 
-def counts(table: dict[str, dict]) -> list[tuple[str, int, int, int, int]]:
-    """Checkpoint, mistakes, and how many of them the originals, the tests here and the gate catch; a total below."""
+def counts(table: dict[str, dict]) -> list[tuple]:
+    """Checkpoint, mistakes, and how many of them tests of each kind and the gate catch; a total below."""
     rows = []
     for id, spec in CHECKPOINTS.items():
         of = [table[m.id] for m in mistakes_for(id) if m.id in table]
-        caught = (sum(bool(row[by]) for row in of) for by in ("originals", "here", "gate"))
+        caught = (sum(bool(row[by]) for row in of) for by in COLUMNS)
         rows.append((f"{id} {spec.title}", len(of), *caught))
-    return [*rows, ("all", *(sum(row[n] for row in rows) for n in range(1, 5)))]
+    return [*rows, ("all", *(sum(row[n] for row in rows) for n in range(1, 2 + len(COLUMNS))))]
 
 
 def markdown(table: dict[str, dict]) -> str:
+    beside = [id for id, row in table.items() if row["parity"] is None]
+    neighbours = [id for id in table if CATALOGUE[id].family != LLAMA]
+    missed = [f"`{id}`" for id, row in table.items() if row["parity"] == []]
     lines = [
-        "# The seed's 31 tests and the catalogue of known mistakes",
+        "# Which tests catch the catalogue's known mistakes",
         "",
-        "Each mistake is made in the float64 reference and handed to the seed's original assertions, to the tests of "
-        "the same names here, and to the gate of its checkpoint (float32 tolerances). The 31 tests reach checkpoints "
-        "1, 1B, 2 and 3 only. Written by `python tools/seed_table.py --write benchmarks/results`.",
+        "Each mistake is made in the table of steps and handed to the seed's original assertions, to the tests of the "
+        "same names here, to the parity tests and to the gate of its checkpoint (float32 tolerances). Written by "
+        "`python tools/seed_table.py --write benchmarks/results`.",
         "",
-        "| checkpoint | known mistakes | caught by the originals | by the 31 tests here | by the gates |",
-        "|---|---:|---:|---:|---:|",
-        *(f"| {' | '.join(map(str, row))} |" for row in counts(table)),
+        "The 31 tests reach checkpoints 1, 1B, 2 and 3 only. The parity tests hold whole models to transformers, at "
+        f"tolerances of their own. {len(beside)} of the mistakes are made beside the model, in what is counted, in "
+        "sampling or in generation: no parity test can see them, and they count as not caught. "
+        f"{len(neighbours)} concern steps that only Mistral, Qwen2 or Qwen3 have, and meet the parity tests of those.",
+        "",
+        _line("checkpoint", "known mistakes", *COLUMNS.values()),
+        "|---|" + "---:|" * (1 + len(COLUMNS)),
+        *(_line(*row) for row in counts(table)),
+        "",
+        f"Made in a model and still not seen by the parity tests: {', '.join(missed) or 'none'}.",
         "",
         "Of the checkpoints that the 31 tests reach:",
         "",
-        "| mistake | original tests that catch it | tests here | gate |",
-        "|---|---|---:|---|",
+        _line("mistake", "original tests that catch it", "tests here", "parity tests", "gate"),
+        "|---|---|---:|---:|---|",
     ]
     for id, row in table.items():
         if row["checkpoint"] in ("1", "1B", "2", "3"):
             originals = ", ".join(f"`{name}`" for name in row["originals"]) or "none"
-            lines.append(f"| `{id}` | {originals} | {len(row['here'])} | {'caught' if row['gate'] else 'missed'} |")
+            here, parity = (len(row[by] or ()) for by in ("here", "parity"))
+            lines.append(_line(f"`{id}`", originals, here, parity, "caught" if row["gate"] else "missed"))
     return "\n".join(lines) + "\n"
 
 
+def _line(*cells) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="How many known mistakes the seed's 31 tests catch, then and now.")
+    parser = argparse.ArgumentParser(description="How many known mistakes each kind of test catches.")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     options = parser.parse_args(arguments)
+    if red := stepped.caught_by(None):
+        sys.exit(f"without a mistake these parity tests fail: {', '.join(red)}")
     table = measure(CATALOGUE)
-    for name, *numbers in (("checkpoint", "mistakes", "originals", "31 here", "gates"), *counts(table)):
+    for name, *numbers in (("checkpoint", "mistakes", "originals", "31 here", "parity", "gates"), *counts(table)):
         print(f"{name:<22}" + "".join(f"{number:>11}" for number in numbers))
     if options.write:
         options.write.mkdir(parents=True, exist_ok=True)
-        (options.write / "seed_assertions.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        rows = ",\n".join(f" {json.dumps(id)}: {json.dumps(row)}" for id, row in table.items())
+        (options.write / "seed_assertions.json").write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
         (options.write / "seed_assertions.md").write_text(markdown(table), encoding="utf-8")
 
 

@@ -20,15 +20,9 @@ from typing import Any
 import numpy as np
 
 from llama_core.checkpoints.cases import Case
-from llama_core.checkpoints.implementation import (
-    Foreign,
-    Unfit,
-    arrays_of,
-    as_implementation,
-    call,
-    describe_array,
-    load,
-)
+from llama_core.checkpoints.implementation import as_implementation, call
+from llama_core.checkpoints.loading import arrays_of, load
+from llama_core.checkpoints.outputs import Foreign, Unfit, describe_array
 from llama_core.checkpoints.specification import Checkpoint, checkpoint
 from llama_core.errors import CheckpointError
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from llama_core.checkpoints.cases import Case, Stream, make_weights
 from llama_core.checkpoints.compare import HIDDEN, axes_of, kept_entries
-from llama_core.checkpoints.implementation import Foreign, Unfit, describe_array, required_outputs
+from llama_core.checkpoints.implementation import required_outputs
 from llama_core.checkpoints.noise import EXACT, computed_in, generic, output_names, tolerances
+from llama_core.checkpoints.outputs import Foreign, Unfit, describe_array
 from llama_core.checkpoints.procedures import run_procedure
 from llama_core.checkpoints.specification import Checkpoint
 from llama_core.errors import CheckpointError

@@ -15,14 +15,13 @@ from llama_core.checkpoints.compare import axes_of, entry_errors, error, kept_en
 from llama_core.checkpoints.families import ALL, LLAMA
 from llama_core.checkpoints.implementation import (
     Implementation,
-    Unfit,
-    as_compared,
     as_implementation,
     call,
     required_outputs,
 )
 from llama_core.checkpoints.margins import Margins, is_shipped
 from llama_core.checkpoints.noise import DTYPES, EXACT, generic, output_names, tolerances
+from llama_core.checkpoints.outputs import Unfit, as_compared
 from llama_core.checkpoints.procedures import run_procedure
 from llama_core.checkpoints.result import Check, CheckResult, WrongCase, strain
 from llama_core.checkpoints.specification import CHECKPOINTS, Checkpoint, checkpoint

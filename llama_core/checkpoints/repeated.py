@@ -8,7 +8,7 @@ import numpy as np
 
 from llama_core.checkpoints.cases import Case
 from llama_core.checkpoints.gate import Source
-from llama_core.checkpoints.implementation import Unfit, describe_array
+from llama_core.checkpoints.outputs import Unfit, describe_array
 from llama_core.checkpoints.specification import Checkpoint
 
 RUNS = 3

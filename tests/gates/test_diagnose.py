@@ -21,6 +21,7 @@ def is_named(id, named, dtype) -> bool:
     return len(named) == 1 and any({id, *named} <= alike for alike in [{id}, *classes_at(checkpoint_id, dtype)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", CATALOGUE)
 def test_every_mistake_is_named_on_values_that_do_not_ship(id):
     for found in results("named", "float32")[id]:
@@ -31,12 +32,14 @@ def test_every_mistake_is_named_on_values_that_do_not_ship(id):
 UNNAMED_IN_BFLOAT16 = {"norm-in-half-precision", "attention-softmax-in-half-precision"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", [m.id for m in CATALOGUE.values() if m.checkpoint in CHECKPOINTS_SWEPT["bfloat16"]])
 def test_every_mistake_is_named_in_bfloat16_save_those_within_its_noise(id):
     for found in results("named", "bfloat16")[id]:
         assert is_named(id, found["named"], "bfloat16") != (id in UNNAMED_IN_BFLOAT16), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("checkpoint_id", "name", "dtype"),
     [(*error[:2], dtype) for error in OUTSIDE for dtype, at in CHECKPOINTS_SWEPT.items() if error[0] in at],

@@ -10,7 +10,7 @@ import torch
 
 from llama_core.checkpoints.child import Child
 from llama_core.checkpoints.gate import Source, judge
-from llama_core.checkpoints.implementation import arrays_of, load
+from llama_core.checkpoints.loading import arrays_of, load
 from llama_core.checkpoints.specification import checkpoint
 from llama_core.errors import CheckpointError
 

@@ -25,6 +25,7 @@ def test_the_plain_program_passes(checkpoint_id, dtype):
     assert result.passed, str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("id", "dtype"),
     [
@@ -45,6 +46,7 @@ def test_a_planted_mistake_is_caught_and_named(id, dtype):
     assert any({id, *found["named"]} <= alike for alike in [{id}, *classes_at(checkpoint_id, dtype)]), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", CHECKPOINTS_SWEPT)
 @pytest.mark.parametrize("id", OTHERWISE)
 def test_a_mistake_made_in_another_way_is_named_as_the_same(id, dtype):

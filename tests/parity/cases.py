@@ -46,7 +46,8 @@ CASES = {
     "head-dim-not-E-over-H": Case(dict(head_dim=24)),
     "tied-head": Case(dict(tie_word_embeddings=True)),
     "attention-bias": Case(dict(attention_bias=True)),
-    "mlp-bias": Case(dict(mlp_bias=True)),
+    # A square matrix can be used transposed, and nothing but the values tells.
+    "mlp-bias-square": Case(dict(mlp_bias=True, intermediate_size=64)),
     "odd-sizes-one-layer": Case(
         dict(
             vocab_size=101,

@@ -41,8 +41,12 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, tmp_path_factory):
-    """Their model with random weights, and ours from the folder that theirs was saved to."""
-    kind, changes = KINDS[request.param]
+    return make_pair(request.param, tmp_path_factory.mktemp("model"))
+
+
+def make_pair(name, folder):
+    """Their model with random weights, ours from the folder that theirs was saved to, and the folder."""
+    kind, changes = KINDS[name]
     theirs = transformers.AutoModelForCausalLM.from_config(kind(**(SIZES | changes))).eval()
     generator = torch.Generator().manual_seed(5)
     for name, parameter in theirs.named_parameters():
@@ -50,7 +54,6 @@ def pair(request, tmp_path_factory):
         one = 1 + 0.25 * value if name.endswith("norm.weight") else 0.5 * value
         parameter.data.copy_(one if parameter.ndim == 1 else value * parameter.shape[-1] ** -0.5)
         parameter.requires_grad_(False)
-    folder = tmp_path_factory.mktemp("model")
     theirs.save_pretrained(folder)
     return theirs, load_model(folder), folder
 
@@ -75,16 +78,14 @@ def test_logits_and_hidden_states_are_those_of_transformers(pair, attention):
         assert_close(seen[f"layers.{n}.output"], state)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", "between", "right"])
 def test_padding_does_not_shift_the_window(pair, side):
     theirs, ours, _ = pair
+    first = {"left": 0, "between": 12, "right": LENGTH - 9}[side]
     mask = torch.ones(2, LENGTH, dtype=torch.long)
-    mask[1, : 9 if side == "left" else LENGTH] = 0
-    if side == "right":
-        mask[1, : LENGTH - 9] = 1
-    row = token_ids()[1:, 9:] if side == "left" else token_ids()[1:, : LENGTH - 9]
+    mask[1, first : first + 9] = 0
     real = mask[1].bool()
-    assert_close(ours(token_ids(), attention_mask=mask)[1:, real], theirs(row).logits)
+    assert_close(ours(token_ids(), attention_mask=mask)[1:, real], theirs(token_ids()[1:, real]).logits)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 11])

@@ -7,9 +7,8 @@ place. Where a bug changes the prompt itself, the comparison refuses the trace a
 
 from dataclasses import dataclass, field
 
-import torch
+import replayed_methods as told
 import torch.nn.functional as F
-from plain_llama import Plain
 from planted import ATTENTION, FEED_FORWARD, MODEL, NORM, OUTPUT, QKV, ROPE
 
 
@@ -41,75 +40,6 @@ class Replay:
         return bool(self.refused)
 
 
-def _permuted(x, heads, inverse=False):
-    """The rows of a projection [B, S, R] from halves to pairs, as converters do it with ``heads`` heads, or back."""
-    shape = (heads, 2, -1) if not inverse else (heads, -1, 2)
-    return x.unflatten(-1, (heads, -1)).unflatten(-1, shape[1:]).transpose(-1, -2).flatten(-3)
-
-
-def _keys_converted_with(heads):
-    """The engine turns pairs, so that keys converted with the right number of heads would come out right."""
-
-    def qkv(self, x):
-        q, k, v = Plain.qkv(self, x)
-        rows = _permuted(k.flatten(-2), heads(self.config))
-        return q, self.split(_permuted(rows, self.config.num_key_value_heads, inverse=True)), v
-
-    return dict(qkv=qkv)
-
-
-def _pairs_kept(self, x):
-    q, k, v = Plain.qkv(self, x)
-    q, k = (self.split(_permuted(y.flatten(-2), y.shape[-2])) for y in (q, k))
-    return q, k, v
-
-
-def _half_norm(self, x, name):
-    half = x.half()
-    scale = torch.rsqrt(half.pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps)
-    return (half * scale * self.parameter(name).half()).to(x.dtype)
-
-
-def _eps(value):
-    def norm(self, x, name):
-        wide = x.float()
-        return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + value) * self.parameter(name)
-
-    return dict(norm=norm)
-
-
-def _angles_in_bfloat16(self, positions):
-    rows = [row.clamp(min=0).float()[:, None] * self.inverse_wavelengths(int(row.max()) + 1) for row in positions]
-    angles = torch.stack(rows)[:, :, None, :].bfloat16().float()
-    return angles.cos(), angles.sin()
-
-
-def _factor_of_8(self, base, scaling):
-    return Plain.llama3(self, base, scaling.__class__(**vars(scaling) | {"factor": 8.0}))
-
-
-def _one_late(self, positions):
-    return positions + (positions >= 0).long() if self.call else positions
-
-
-def _queries_restart(self, q, positions):
-    return self.rotate(q, torch.arange(positions.shape[1]).expand_as(positions))
-
-
-def _drawn_biases(self, x, name):
-    y = Plain.linear(self, x, name)
-    if not name.startswith("self_attn.") or name.endswith("o_proj"):
-        return y
-    generator = torch.Generator().manual_seed(len(name) + ord(name[10]) + 7 * len(self.prefix))
-    return y + 0.05 * torch.randn(y.shape[-1], generator=generator)
-
-
-def _random_head(self, x):
-    weight = self.parameter("embed_tokens.weight")
-    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(99)) * weight.shape[-1] ** -0.5
-    return x @ drawn.T
-
-
 _GITHUB = "https://github.com/"
 _Q, _K = ("layers.0.q_rotated", 0), ("layers.0.k", 0)
 _NORM = ("layers.0.attention_norm", 0)
@@ -127,7 +57,7 @@ REPLAYS = (
         "keys-converted-with-heads-per-group",
         _GITHUB + "ggml-org/llama.cpp/pull/3364",
         "The converter reordered the rows of k_proj with H/K heads instead of K; in the 70B model these are equal.",
-        _keys_converted_with(lambda c: c.num_attention_heads // c.num_key_value_heads),
+        told.keys_converted_with(lambda c: c.num_attention_heads // c.num_key_value_heads),
         _K,
         frozenset({"k-rows-converted-with-4-heads"}),
         "grouped",
@@ -136,7 +66,7 @@ REPLAYS = (
         "keys-converted-with-all-heads",
         _GITHUB + "ggml-org/llama.cpp/issues/2376",
         "Converted from Hugging Face files, the 70B model spoke gibberish: k_proj was reordered as if it had H heads.",
-        _keys_converted_with(lambda c: c.num_attention_heads),
+        told.keys_converted_with(lambda c: c.num_attention_heads),
         _K,
         frozenset({"k-rows-converted-with-8-heads"}),
         "grouped",
@@ -145,7 +75,7 @@ REPLAYS = (
         "gguf-rows-not-put-back",
         _GITHUB + "huggingface/transformers/issues/31766",
         "Read back from GGUF, q_proj and k_proj kept the file's order of rows, in pairs; the model turns halves.",
-        dict(qkv=_pairs_kept),
+        dict(qkv=told.pairs_kept),
         ("layers.0.q", 0),
         frozenset({"rows-in-interleaved-layout"}),
     ),
@@ -153,7 +83,7 @@ REPLAYS = (
         "eps-hard-coded",
         _GITHUB + "apache/tvm/pull/15856",
         "A kernel for RMSNorm had 1e-6 written into it, the model was trained with 1e-5.",
-        _eps(1e-6),
+        told.eps(1e-6),
         _NORM,
         frozenset({"norm-eps-1e-6"}),
     ),
@@ -161,7 +91,7 @@ REPLAYS = (
         "eps-of-neither-model",
         _GITHUB + "ggml-org/llama.cpp/pull/2384",
         "A default of 5e-6, between the 1e-6 of one generation of models and the 1e-5 of the next, was used for both.",
-        _eps(5e-6),
+        told.eps(5e-6),
         _NORM,
         frozenset({"norm-eps-5e-06"}),
     ),
@@ -177,7 +107,7 @@ REPLAYS = (
         "norm-in-float16",
         _GITHUB + "meta-llama/llama/issues/1048",
         "With RMSNorm computed in half precision the text fell apart; in float32 it was right.",
-        dict(norm=_half_norm),
+        dict(norm=told.half_norm),
         _NORM,
         frozenset({"norm-in-half-precision", "norm-in-float16"}),
     ),
@@ -203,7 +133,7 @@ REPLAYS = (
         "scaling-factor-of-another-model",
         _GITHUB + "meta-llama/llama-models/issues/241",
         "The factor 8 of the large models was hard-coded, the small ones need 32.",
-        dict(llama3=_factor_of_8),
+        dict(llama3=told.factor_of_8),
         _Q,
         frozenset({"rope-scaling-factor-8"}),
         "llama32",
@@ -220,7 +150,7 @@ REPLAYS = (
         "angles-cast-with-the-model",
         _GITHUB + "huggingface/transformers/pull/29285",
         "Under autocast the product of positions and frequencies came out in bfloat16, so distant angles were rounded.",
-        dict(tables=_angles_in_bfloat16),
+        dict(tables=told.angles_in_bfloat16),
         _Q,
         frozenset({"rope-angles-in-bfloat16"}),
     ),
@@ -237,7 +167,7 @@ REPLAYS = (
         "decoding-one-position-late",
         _GITHUB + "microsoft/onnxruntime-genai/pull/2354",
         "In decode steps the length of the past already counted the new token, so it was turned one position too far.",
-        dict(rope_positions=_one_late),
+        dict(rope_positions=told.one_late),
         ("layers.0.q_rotated", 1),
         frozenset({"rope-position-plus-one-when-decoding"}),
     ),
@@ -245,7 +175,7 @@ REPLAYS = (
         "queries-at-position-zero",
         _GITHUB + "RobertCsordas/moeut/pull/6",
         "The query's offset was taken before the cached keys were joined: decoding turned queries from position 0.",
-        dict(rotate_q=_queries_restart),
+        dict(rotate_q=told.queries_restart),
         ("layers.0.q_rotated", 1),
         frozenset({"q-rope-positions-restart"}),
         "chunked",
@@ -339,7 +269,7 @@ REPLAYS = (
         "biases-left-at-random",
         _GITHUB + "huggingface/optimum/pull/1827",
         "A quantized layer had a bias that the model has not, and kept the random numbers it began with.",
-        dict(linear=_drawn_biases),
+        dict(linear=told.drawn_biases),
         ("layers.0.q", 0),
         frozenset({"qkv-spurious-bias"}),
     ),
@@ -371,7 +301,7 @@ REPLAYS = (
         "head-not-tied",
         _GITHUB + "huggingface/transformers/pull/43429",
         "A tied head was not tied in one class of models and stayed random.",
-        dict(head=_random_head),
+        dict(head=told.random_head),
         ("logits", 0),
         frozenset(),
         "tied",

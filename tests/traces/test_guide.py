@@ -23,6 +23,7 @@ def blocks(language: str) -> list[str]:
     return [block for said, block in found if said == language]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cc") or sys.platform == "win32", reason="the guide's commands need cc")
 def test_every_command_does_what_the_guide_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

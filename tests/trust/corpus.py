@@ -16,11 +16,14 @@ from pathlib import Path
 from case import MEGABYTES, SECONDS, Case, complaints
 
 # isort: split
-from folder_cases import config_cases, good_folder_cases, safetensors_cases, weight_cases
+from config_cases import config_cases
+from gate_cases import gate_cases
 from generation_cases import generation_cases, good_generation_cases
+from good_folder_cases import good_folder_cases
 from shard_and_meta_cases import good_shard_and_meta_cases, meta_cases, shard_cases
 from text_cases import good_text_cases, prompt_cases, tokenizer_cases
-from trace_and_gate_cases import gate_cases, good_trace_cases, trace_cases
+from trace_cases import good_trace_cases, trace_cases
+from weight_cases import safetensors_cases, weight_cases
 
 BAD = (
     *(config_cases, safetensors_cases, shard_cases, weight_cases, meta_cases),
@@ -41,7 +44,8 @@ def summary(verdicts: dict[str, dict]) -> str:
     """The table of what is promised, with the number of cases that hold it."""
     counts: dict[str, list[int]] = {}
     for case in corpus():
-        row = counts.setdefault(case.concern.removeprefix("good ").capitalize(), [0, 0, 0])
+        concern = case.concern.removeprefix("good ")
+        row = counts.setdefault(concern if "." in concern else concern.capitalize(), [0, 0, 0])
         row[case.refusal is None] += 1
         row[2] += bool(verdicts[case.id]["complaints"])
     refused = [verdicts[case.id] for case in corpus() if case.refusal]

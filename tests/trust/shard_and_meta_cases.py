@@ -11,7 +11,7 @@ from typing import Any
 import meta_folders
 import torch
 from case import ANY, Case, Refusal
-from folder_cases import INDEX_FILE, equal_to, load, no_regular_file
+from folders import INDEX_FILE, equal_to, load, no_regular_file
 from meta_folders import PARAMS, as_state_dict, meta_weights, write_meta
 from model_folders import read_index, weights, write_index, write_shards
 from safetensors.torch import save_file

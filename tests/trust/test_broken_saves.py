@@ -54,6 +54,7 @@ def check_trace(place):
     np.testing.assert_allclose(Trace.open(place / "t").values("logits", 0), logits.numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(POINTS))
 @pytest.mark.parametrize("kind", OPERATIONS)
 def test_a_kill_at_any_point_leaves_the_old_or_the_new_whole(broken, kind, number):
@@ -63,6 +64,7 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_whole(broken, kind, numbe
     check_trace(place) if kind == "trace" else check_model(place, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", PAGES)
 @pytest.mark.parametrize("kind", OPERATIONS)
 def test_a_full_disk_is_said_and_leaves_every_byte_as_it_was(broken, kind, pages):

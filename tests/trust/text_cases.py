@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from case import ANY, Case, Refusal
-from folder_cases import no_regular_file
+from folders import no_regular_file
 from model_folders import CONFIG
 
 MODEL_FILE, JSON_FILE, SETTINGS_FILE = "model/tokenizer.model", "model/tokenizer.json", "model/tokenizer_config.json"

@@ -8,6 +8,7 @@ import numpy as np
 
 from llama_core.checkpoints import reference as r
 from llama_core.checkpoints.context import Context
+from llama_core.checkpoints.mistakes import visibility
 from llama_core.checkpoints.mistakes.mistake import Mistake, change, half_rounding
 from llama_core.checkpoints.steps import Changes
 
@@ -15,95 +16,6 @@ from llama_core.checkpoints.steps import Changes
 def _scaled_by(divisor) -> Changes:
     """q · k divided by ``divisor(ctx, D)``."""
     return change(scores=lambda ctx, q, k: r.raw_scores(ctx, q, k) / divisor(ctx, q.shape[-1]))
-
-
-def _shown(visible, ages=None) -> Changes:
-    """Another rule for what a query sees: ``visible(position_ids, key_positions)`` -> [B, 1, S, T].
-
-    A sliding window is kept where ``ages(position_ids, key_positions)`` says how far a key lies back.
-    """
-
-    def masked(ctx: Context, scores, position_ids, key_positions):
-        seen = visible(position_ids, key_positions)
-        if ages is not None and ctx.config.sliding_window is not None:
-            seen = seen & (ages(position_ids, key_positions) < ctx.config.sliding_window)
-        return np.where(seen, scores, -np.inf)
-
-    return change(masked_scores=masked)
-
-
-def _pairs(position_ids, key_positions):
-    """Query positions [B, 1, S, 1] and key positions [B, 1, 1, T]."""
-    return position_ids[:, None, :, None], key_positions[:, None, None, :]
-
-
-def _ages(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return query - key
-
-
-def _everything(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return (key >= 0) & (query == query)
-
-
-def _every_slot(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return (key == key) & (query == query)
-
-
-def _strictly_before(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return (key >= 0) & (key < query)
-
-
-def _one_ahead(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return (key >= 0) & (key <= query + 1)
-
-
-def _only_ahead(position_ids, key_positions):
-    query, key = _pairs(position_ids, key_positions)
-    return (key >= 0) & (key > query)
-
-
-def _slots(position_ids, key_positions):
-    """The numbers of query and key within the call and the cache: [1, 1, S, 1] and [1, 1, 1, T]."""
-    return np.arange(position_ids.shape[1])[None, None, :, None], np.arange(key_positions.shape[1])[None, None, None, :]
-
-
-def _ages_top_left(position_ids, key_positions):
-    query, key = _slots(position_ids, key_positions)
-    return query - key
-
-
-def _top_left(position_ids, key_positions):
-    query, key = _slots(position_ids, key_positions)
-    return (key <= query) & (key_positions >= 0)[:, None, None, :]
-
-
-def _top_left_in_chunks(position_ids, key_positions):
-    """``is_causal=query.shape[2] > 1``: a single query is not masked."""
-    if position_ids.shape[1] == 1:
-        return _everything(position_ids, key_positions)
-    return _top_left(position_ids, key_positions)
-
-
-def _ages_top_left_in_chunks(position_ids, key_positions):
-    return (_ages if position_ids.shape[1] == 1 else _ages_top_left)(position_ids, key_positions)
-
-
-def _padding_shown(ctx: Context, scores, position_ids, key_positions):
-    """The right rule on the numbers of slots, of which none is padding; together with another rule, that one."""
-    rows, keys = key_positions.shape
-    slots = np.broadcast_to(np.arange(keys), (rows, keys))
-    return ctx.right(ctx, scores, slots[:, keys - position_ids.shape[1] :], slots)
-
-
-def _padding_first(position_ids, key_positions):
-    """The causal comparison alone: padding has position -1, which is before every query."""
-    query, key = _pairs(position_ids, key_positions)
-    return key <= query
 
 
 def _transposed_scores(ctx: Context, q, k):
@@ -207,7 +119,7 @@ MISTAKES = (
         why="The masked tensor is not assigned, or the fused call got neither a mask nor is_causal.",
         mend="Hide keys after the query before the softmax.",
         notebook="03_attention#mask",
-        changes=_shown(_everything),
+        changes=visibility.shown(visibility.everything),
         equivalent="For one new token behind its cache.",
     ),
     Mistake(
@@ -219,7 +131,7 @@ MISTAKES = (
         why="softmax(q kᵀ / √D) v is written down as the formula stands in the paper's first equation.",
         mend="Hide keys after the query, and keys that are padding, before the softmax.",
         notebook="03_attention#mask",
-        changes=_shown(_every_slot),
+        changes=visibility.shown(visibility.every_slot),
         equivalent="For one new token behind its cache, without padding.",
     ),
     Mistake(
@@ -230,7 +142,7 @@ MISTAKES = (
         why="triu without diagonal=1 hides the diagonal as well.",
         mend="The mask is strictly upper triangular: key ≤ query is visible.",
         notebook="03_attention#mask",
-        changes=_shown(_strictly_before, _ages),
+        changes=visibility.shown(visibility.strictly_before, visibility.ages),
     ),
     Mistake(
         id="attention-mask-shows-one-future-token",
@@ -240,7 +152,7 @@ MISTAKES = (
         why="The diagonal offset of triu is one too large, often through the offset of a cache.",
         mend="The mask is strictly upper triangular: key > query is hidden.",
         notebook="03_attention#mask",
-        changes=_shown(_one_ahead, _ages),
+        changes=visibility.shown(visibility.one_ahead, visibility.ages),
         equivalent="For one new token behind its cache.",
     ),
     Mistake(
@@ -252,7 +164,7 @@ MISTAKES = (
         mend="In scaled_dot_product_attention True takes part; in nn.MultiheadAttention True is hidden.",
         notebook="03_attention#mask",
         origin="https://github.com/rasbt/LLMs-from-scratch/issues/1061",
-        changes=_shown(_only_ahead, _ages),
+        changes=visibility.shown(visibility.only_ahead, visibility.ages),
     ),
     Mistake(
         id="attention-mask-top-left",
@@ -264,8 +176,8 @@ MISTAKES = (
         mend="Build the mask from positions: slot j is visible if position(j) ≤ position of the query.",
         notebook="03_attention#mask-and-cache",
         origin="https://github.com/pytorch/pytorch/issues/144858",
-        changes=_shown(_top_left, _ages_top_left),
-        also=(_shown(_top_left_in_chunks, _ages_top_left_in_chunks),),
+        changes=visibility.shown(visibility.top_left, visibility.ages_top_left),
+        also=(visibility.shown(visibility.top_left_in_chunks, visibility.ages_top_left_in_chunks),),
         equivalent="Where S = T without padding.",
     ),
     Mistake(
@@ -334,8 +246,8 @@ MISTAKES = (
         mend="Hide keys that are padding, besides those after the query.",
         notebook="03_attention#padding",
         origin="https://github.com/turboderp/exllama/pull/101",
-        changes=change(masked_scores=_padding_shown),
-        also=(_shown(_padding_first, _ages),),
+        changes=change(masked_scores=visibility.padding_shown),
+        also=(visibility.shown(visibility.padding_first, visibility.ages),),
         equivalent="Without padding; on the right a mask of slots shows it to padded queries only.",
     ),
     Mistake(
