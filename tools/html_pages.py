@@ -39,6 +39,8 @@ NEEDS_KERNEL = (
 _LINK_TO_NOTEBOOK = re.compile(r'(href="[\w.-]+)\.ipynb(?=["#])')
 _HEADING = re.compile(r"^# +(.+)$", re.MULTILINE)
 _UNKNOWN_COMMAND = re.compile(r">\s*(\\[A-Za-z]+)")
+_GAP_IN_A_LINE = re.compile(r"\S {2,}\S")
+_END_OF_CODE = re.compile(r"[;{}]$")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,14 @@ def stylesheet() -> str:
     return "\n".join([STYLESHEET.read_text(encoding="utf-8"), code_colours(".highlight")])
 
 
+def is_laid_out(text: str) -> bool:
+    """Whether most lines of a printed text are rows of a table or code, which breaking a line would tear apart."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return len(lines) > 1 and any(
+        2 * sum(bool(sign.search(line)) for line in lines) > len(lines) for sign in (_GAP_IN_A_LINE, _END_OF_CODE)
+    )
+
+
 def described(path: Path, notebook: nbformat.NotebookNode) -> Page:
     """The notebook's title and first paragraph, and its checkpoint from the number in its file's name.
 
@@ -153,6 +163,7 @@ def page(notebook: nbformat.NotebookNode, title: str, links: str, style: str) ->
     exporter = PageExporter(template_name="base")
     exporter.template_paths = [str(TEMPLATES), *exporter.template_paths]
     exporter.template_file = "notebook.html.j2"
+    exporter.register_filter("is_laid_out", is_laid_out)
     exporter.environment.globals["page"] = {"title": title, "style": style, "way": links, "licence": LICENCE}
     html, _ = exporter.from_notebook_node(without_widgets(notebook))
     return _LINK_TO_NOTEBOOK.sub(r"\1.html", html)

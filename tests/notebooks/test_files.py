@@ -45,6 +45,14 @@ def test_every_checkpoint_has_its_notebook():
     assert names - BEYOND == {checkpoint.notebook for checkpoint in CHECKPOINTS.values()}
 
 
+def test_each_notebook_leads_to_the_following_one_and_the_last_to_none():
+    leads = {
+        path.stem: re.findall(r"^Next: \[(\w+)\]\((\w+)\.ipynb\)", markdown(path), re.MULTILINE) for path in NOTEBOOKS
+    }
+    following = [[(name, name)] for name in list(leads)[1:]]
+    assert leads == dict(zip(leads, [*following, []], strict=True))
+
+
 def test_the_section_that_teaches_a_mistake_is_there():
     headings = {
         path.stem + "#" + re.sub(r"\W+", "-", heading.lower()).strip("-")

@@ -24,6 +24,11 @@ SMALL = new_notebook(
         new_code_cell(
             "show()", outputs=[new_output("display_data", PICTURE, metadata={"image/png": {"alt": 'a "line"'}})]
         ),
+        new_code_cell("table()", outputs=[new_output("stream", text="tensor   error\nq        0.3\n")]),
+        new_code_cell("code()", outputs=[new_output("stream", text="int one(void) {\n    return 1;\n}\n")]),
+        new_code_cell(
+            "say()", outputs=[new_output("stream", text="One day a boy sat here.\n   mend:   Sit down.\nHe met\n")]
+        ),
         new_code_cell("box", outputs=[new_output("display_data", WIDGET_VIEW)]),
         new_code_cell("x = 3", metadata={"jupyter": {"source_hidden": True}, "tags": ["solution"]}),
     ]
@@ -129,6 +134,11 @@ def test_links_to_notebooks_become_links_to_pages(small):
 def test_values_and_pictures_with_their_alternative_text_are_shown(small):
     assert "the value 2" in text_of(small)
     assert {"src": "data:image/png;base64,iVBORw0KGgo=", "alt": 'a "line"'} in Elements(text_of(small)).named("img")
+
+
+def test_a_printed_table_and_printed_code_keep_their_lines_whole_and_sentences_do_not(small):
+    printed = {word: attributes for attributes, word in re.findall(r"<pre([^>]*)>(\w+)", text_of(small))}
+    assert printed == {"the": "", "tensor": ' class="laid-out"', "int": ' class="laid-out"', "One": ""}
 
 
 def test_a_widget_is_replaced_by_a_line_that_says_how_to_have_it(small):
