@@ -8,10 +8,16 @@ process, whose peak is its own. Memory is the peak of the process's own pages (R
 are the weights themselves, or the page cache's) less what it had after the imports.
 
 - *trace*: 128 tokens, every activation. Beyond the weights, which are mapped. Limit 1 GB.
-- *writing*: seconds of a run that writes less those of a run that hands its tensors to nobody, as a ratio to ``cp -r``
-  of what was written, and to ``cp -r`` followed by ``sync`` of the same files: hashes and fsync are on our side of it.
-  Medians of several rounds. Limit 2. The hash of the weights, one for each trace, is told apart.
+- *writing*: seconds of a run that writes less those of a run that hands its tensors to nobody, both several times in
+  turn, as a ratio to ``cp -r`` of what was written, and to ``cp -r`` followed by ``sync`` of the same files: hashes and
+  fsync are on our side of it. Medians of several rounds. Limit 2. The hash of the weights, one for each trace, is told
+  apart.
+- *floor*: what no writer of this format can be under while the model has every processor busy: sha256 of the same bytes
+  on all of them, and ``cp``, which puts them into the same files without looking at them. Statistics and the way to the
+  disk come on top.
 - *compare*: two such traces with the model. Beyond the parameters of one layer, as they are stored. Limit 500 MB.
+
+*Elsewhere* is how many processors other programs had meanwhile. Times say little where it is not near 0.
 
 Results go to ``benchmarks/results/traces.json``.
 """
@@ -19,15 +25,18 @@ Results go to ``benchmarks/results/traces.json``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results" / "traces.json"
@@ -75,6 +84,7 @@ class Peak(threading.Thread):
 TRACE = (
     PEAK
     + """
+import shutil, statistics
 import torch
 from llama_core import Llama
 from llama_core.names import activation_names
@@ -96,15 +106,21 @@ with Peak() as peak:
     manifest = manifest_of(model)
     hashing = time.perf_counter() - start
     run_plan(model, plan, Nobody(), names)
-    start, busy = time.perf_counter(), time.process_time()
-    run_plan(model, plan, Nobody(), names)
-    forward, busy = time.perf_counter() - start, time.process_time() - busy
-    start, both_busy = time.perf_counter(), time.process_time()
-    with TraceWriter(out, manifest) as writer:
-        run_plan(model, plan, writer, names)
-    both, both_busy = time.perf_counter() - start, time.process_time() - both_busy
+    alone, both = [], []
+    for _ in range(int(sys.argv[4])):
+        start, busy = time.perf_counter(), time.process_time()
+        run_plan(model, plan, Nobody(), names)
+        alone.append((time.perf_counter() - start, time.process_time() - busy))
+        shutil.rmtree(out, ignore_errors=True)
+        manifest.calls.clear(), manifest.tensors.clear()
+        start, busy = time.perf_counter(), time.process_time()
+        with TraceWriter(out, manifest) as writer:
+            run_plan(model, plan, writer, names)
+        both.append((time.perf_counter() - start, time.process_time() - busy))
+forward, forward_busy = (statistics.median(figures) for figures in zip(*alone))
+writing, writing_busy = (statistics.median(figures) for figures in zip(*both))
 print(json.dumps(dict(added=peak.added, weights=weights, hashing_weights_seconds=hashing, forward_seconds=forward,
-                      forward_and_writing_seconds=both, writing_processor_seconds=both_busy - busy,
+                      forward_and_writing_seconds=writing, writing_processor_seconds=writing_busy - forward_busy,
                       bytes=writer.bytes_written, layer=sum(p.nbytes for p in model.layers[0].parameters()))))
 """
 )
@@ -167,12 +183,16 @@ def measure(place: Path, args: argparse.Namespace) -> dict:
     model, one, two = (str(place / name) for name in ("model", "one", "two"))
     _run(WRITE_MODEL, model, args.preset, str(args.layers))
     rounds = []
+    elsewhere = _Elsewhere()
     for _ in range(args.rounds):
-        found = _json(TRACE, model, one, str(args.tokens))
+        found = _json(TRACE, model, one, str(args.tokens), "3")
         copies = {"cp": _copy(one, place / "copy", False), "cp_and_sync": _copy(one, place / "copy", True)}
-        rounds.append(found | copies)
+        hashes = {"sha256": _hash(one, 1), "sha256_on_all": _hash(one, os.cpu_count() or 1)}
+        rounds.append(found | copies | hashes)
     writing = [r["forward_and_writing_seconds"] - r["forward_seconds"] for r in rounds]
-    _json(TRACE, model, two, str(args.tokens))
+    floors = [r["sha256_on_all"] + r["cp"] for r in rounds]
+    elsewhere_while_writing = elsewhere.processors()
+    _json(TRACE, model, two, str(args.tokens), "1")
     _run(NOISE, one)
     with_model, without = _json(COMPARE, one, two, model), _json(COMPARE, one, two)
     layer = rounds[0]["layer"]
@@ -187,6 +207,10 @@ def measure(place: Path, args: argparse.Namespace) -> dict:
         "writing_processor_seconds": statistics.median(r["writing_processor_seconds"] for r in rounds),
         "writing_to_cp": statistics.median(w / r["cp"] for w, r in zip(writing, rounds, strict=True)),
         "writing_to_cp_and_sync": statistics.median(w / r["cp_and_sync"] for w, r in zip(writing, rounds, strict=True)),
+        "floor_seconds": statistics.median(floors),
+        "floor_to_cp": statistics.median(f / r["cp"] for f, r in zip(floors, rounds, strict=True)),
+        "writing_to_floor": statistics.median(w / f for w, f in zip(writing, floors, strict=True)),
+        "processors_elsewhere": elsewhere_while_writing,
         "hashing_weights_seconds": statistics.median(r["hashing_weights_seconds"] for r in rounds),
         "rounds": rounds,
         "compare_beyond_a_layer_bytes": with_model["added"] - layer,
@@ -196,6 +220,32 @@ def measure(place: Path, args: argparse.Namespace) -> dict:
         "limits": LIMITS,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
+
+
+class _Elsewhere:
+    """How busy the processors are with other programs than this one and those that it has waited for."""
+
+    def __init__(self) -> None:
+        self._start, self._busy = time.perf_counter(), self._others()
+
+    def processors(self) -> float:
+        return max(0.0, self._others() - self._busy) / (time.perf_counter() - self._start)
+
+    @staticmethod
+    def _others() -> float:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+        everybody = sum(int(fields[n]) for n in (1, 2, 3, 6, 7, 8)) / os.sysconf("SC_CLK_TCK")
+        ours = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return everybody - sum(usage.ru_utime + usage.ru_stime for usage in ours)
+
+
+def _hash(folder: str, threads: int) -> float:
+    """Seconds of sha256 over the files of a folder, which are in memory already, so many at a time."""
+    contents = [file.read_bytes() for file in Path(folder).iterdir()]
+    with ThreadPoolExecutor(threads) as pool:
+        start = time.perf_counter()
+        list(pool.map(lambda content: hashlib.sha256(content).digest(), contents))
+        return time.perf_counter() - start
 
 
 def _copy(source: str, target: Path, sync: bool) -> float:
@@ -219,6 +269,10 @@ def table(result: dict) -> None:
         ("  in processor seconds, all threads", f"{result['writing_processor_seconds']:.2f} s", ""),
         ("  as a ratio to cp", f"{result['writing_to_cp']:.2f}", "2"),
         ("  as a ratio to cp and sync", f"{result['writing_to_cp_and_sync']:.2f}", ""),
+        ("  as a ratio to the floor", f"{result['writing_to_floor']:.2f}", ""),
+        ("floor: sha256 on all processors, and cp", f"{result['floor_seconds']:.2f} s", ""),
+        ("  as a ratio to cp", f"{result['floor_to_cp']:.2f}", ""),
+        ("processors that other programs had meanwhile", f"{result['processors_elsewhere']:.2f}", ""),
         ("hash of the weights, once a trace", f"{result['hashing_weights_seconds']:.2f} s", ""),
         (
             "compare with the model: memory beyond one layer",

@@ -102,7 +102,8 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         return Cause((), (), "there are statistics only, from which no cause can be told", where)
     calls = [c for c in range(len(run.theirs.calls)) if c <= call][-2:]
     calls += [c for c in range(len(run.theirs.calls)) if c > call][: _CALLS - len(calls)]
-    observations = [o for c in calls if (o := _observe(run, place, c)) is not None]
+    seen = {c: o for c in calls if (o := _observe(run, place, c)) is not None}
+    observations = list(seen.values())
     families = (LLAMA, family_of(run.config))
     every = tuple(
         m
@@ -121,6 +122,8 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     numbers = _fitted(run, place, name, call)
     classes = sorted({c for id in "5678" for c in classes_at(id, run.dtype)}, key=sorted)
     only_first = [_only(o, name) for o in observations if name in o.judged]
+    # Prefill and decode are often two pieces of code, each with a mistake of its own.
+    alone = [_only(seen[call], name)] if call in seen and name in seen[call].judged and len(seen) > 1 else []
     diagnosis = Diagnosis((), (), "no known mistake gives these values", "")
     for watched, mistakes, pairs in (
         (observations, known, 0),
@@ -130,10 +133,16 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         (observations, numbers, 0),
         (only_first, numbers, 0),
         (observations, every, _PAIRS),
+        (alone, known, 0),
+        (alone, others, 0),
+        (alone, numbers, 0),
     ):
         if watched and mistakes:
             diagnosis = explain(watched, mistakes, run.dtype, classes, pairs)
         if diagnosis.mistakes or diagnosis.alternatives:
+            if watched is alone:
+                evidence = f"in call {call} alone it {diagnosis.evidence}; it does not explain the other calls"
+                diagnosis = dataclasses.replace(diagnosis, evidence=evidence)
             break
     return _least(diagnosis, where)
 

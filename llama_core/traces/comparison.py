@@ -14,7 +14,8 @@ from llama_core.errors import TraceError
 from llama_core.names import activation_names
 from llama_core.traces.align import Golden, is_cache, to_rows
 from llama_core.traces.format import FLOAT_DTYPES, expected_shape, known_axes
-from llama_core.traces.judge import Introduced, Judged, against_golden, by_statistics, introduced
+from llama_core.traces.judge import Judged, against_golden, by_statistics, introduced
+from llama_core.traces.measure import worth as in_tolerances
 from llama_core.traces.model_weights import Parameters, right_model
 from llama_core.traces.noise import Floors, measure_noise, stored_noise
 from llama_core.traces.quality import logits_quality
@@ -84,7 +85,6 @@ class _Run:
         self.dtype = max((manifest.compute_dtype, manifest.storage_dtype), key=FLOAT_DTYPES.index)
         self.known = activation_names(config.num_hidden_layers)
         self.judged: dict[str, Judged] = {}
-        self.wrong: list[tuple[Place, Introduced]] = []
         self.kept: dict[tuple[str, int], np.ndarray | None] = {}
         self.rows_of: dict[int, tuple[int, ...] | None] = {}
         self.candidate: Candidate | None = None
@@ -215,12 +215,12 @@ class _Run:
         result = introduced(self.candidate, place, call, name, self.dtype)
         if result is None:
             return
-        worth = result.worth
-        judged.from_inputs.add(result.rows, worth, result.errors, result.allowed)
+        errors, allowed = result.errors, result.allowed
+        worth = in_tolerances(errors, allowed)
+        judged.from_inputs.add(result.rows, worth, errors, allowed)
         largest = float(worth.max()) if worth.size else 0.0
         judged.introduced = max(judged.introduced or 0.0, largest)
         if largest > 1:
-            self.wrong.append((place, result))
             judged.wrong_call = call if judged.wrong_call is None else judged.wrong_call
 
     def _judge_statistics(self, judged: Judged, full: str, call: int, floors: Floors | None) -> None:

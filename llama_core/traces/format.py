@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +34,9 @@ HEADER_NAMES = {
 }
 DTYPE_NAMES = {header: name for name, header in HEADER_NAMES.items()}
 #: Entries whose statistics are taken at a time.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 17
+#: Entries that are hashed at a time.
+_HASHED = 1 << 15
 #: From the finest to the coarsest.
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 #: What inputs of products may be rounded to; ``q8_0`` and ``q8_k`` are llama.cpp's blocks of 32 and 256 whole numbers.
@@ -58,20 +62,23 @@ class Statistics:
 
     @classmethod
     def of(cls, x: np.ndarray | Tensor) -> Statistics:
-        flat = x.reshape(-1)
+        flat = (x if isinstance(x, Tensor) else torch.from_numpy(np.require(x, requirements=["C", "W"]))).reshape(-1)
         total, square, low, high = 0.0, 0.0, math.inf, -math.inf
         counts = np.zeros(3, np.int64)
+        room = torch.empty(min(_CHUNK, len(flat)), dtype=torch.float64, device=flat.device)
         for start in range(0, len(flat), _CHUNK):  # as much as a processor's cache holds in float64
             part = flat[start : start + _CHUNK]
-            part = part.double() if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.float64))
-            if not math.isfinite(part.sum()):
+            wide = room[: len(part)].copy_(part)
+            least, most = (float(extreme) for extreme in torch.aminmax(part))
+            if not (math.isfinite(least) and math.isfinite(most)):  # NaN is both
                 counts += [int(f(part).sum()) for f in (torch.isnan, torch.isposinf, torch.isneginf)]
-                part = part[torch.isfinite(part)]
-            if len(part):
-                total += float(part.sum())
-                square += float(part @ part)
-                least, most = torch.aminmax(part)
-                low, high = min(low, float(least)), max(high, float(most))
+                finite = torch.isfinite(wide)
+                least = float(wide.masked_fill(~finite, math.inf).min())
+                most = float(wide.masked_fill_(~finite, -math.inf).max())
+                wide.masked_fill_(~finite, 0.0)
+            low, high = min(low, least), max(high, most)
+            total += float(wide.sum())
+            square += float(wide @ wide)
         found = map(int, counts)
         return cls(total, math.sqrt(square), low, high, *found) if high >= low else cls(0.0, 0.0, 0.0, 0.0, *found)
 
@@ -261,17 +268,31 @@ def parse_rows(text: str | None, length: int) -> tuple[int, ...] | None:
 
 
 def fingerprint(parameters) -> str:
-    """sha256 over the parameters in the order of their names: each name in UTF-8, a zero byte, then its values as
-    little-endian float32, row by row. A tied head counts once, as the embedding.
+    """sha256 over the parameters in the order of their names: each name in UTF-8, a zero byte, and the 32 bytes of the
+    sha256 of its values as little-endian float32, row by row. A tied head counts once, as the embedding.
+
+    Two parameters at a time are hashed, which is as many as are in memory where they are read for it.
 
     Args:
         parameters: (name, values) pairs, names as in ``Llama.state_dict()``, values as torch tensors, or as functions
-            that read them one after the other.
+            that read them.
     """
+    ordered = sorted(parameters, key=lambda pair: pair[0])
     digest = hashlib.sha256()
-    for name, values in sorted(parameters, key=lambda pair: pair[0]):
-        digest.update(name.encode() + b"\0")
-        rows = (values() if callable(values) else values).detach().reshape(-1)
-        for start in range(0, rows.numel(), 1 << 22):
-            digest.update(rows[start : start + (1 << 22)].to("cpu").float().numpy().astype("<f4", copy=False).data)
+    with ThreadPoolExecutor(2, "fingerprint") as pool:
+        for (name, _), found in zip(ordered, pool.map(_digest, (values for _, values in ordered)), strict=True):
+            digest.update(name.encode() + b"\0" + found)
     return digest.hexdigest()
+
+
+def _digest(values: Tensor | Callable[[], Tensor]) -> bytes:
+    """sha256 of values as float32, widened a piece at a time: too small a one for torch to make threads of its own."""
+    flat = (values() if callable(values) else values).detach().reshape(-1)
+    digest = hashlib.sha256()
+    room = torch.empty(min(_HASHED, len(flat)))
+    stored = room.numpy()
+    for start in range(0, len(flat), _HASHED):
+        part = flat[start : start + _HASHED]
+        room[: len(part)].copy_(part)
+        digest.update(stored[: len(part)].astype("<f4", copy=False).data)
+    return digest.digest()

@@ -25,6 +25,7 @@ from llama_core.traces.align import is_cache, short, to_rows
 from llama_core.traces.cause import place_of
 from llama_core.traces.format import Call, known_axes
 from llama_core.traces.measure import hide
+from llama_core.traces.quality import divergence
 from llama_core.traces.recorder import Plan, run_plan
 from llama_core.traces.regions import Unavailable
 
@@ -272,17 +273,11 @@ def _damage(right: Logits, found: Logits, theirs: Logits | None) -> Damage:
     pairs = [pair for pair in right if pair in found and (theirs is None or pair in theirs)]
     r, z = (np.stack([logits[pair] for pair in pairs]) for logits in (right, found))
     with np.errstate(all="ignore"):
-        p, q = _log_softmax(r), _log_softmax(z)
-        divergence = float((np.exp(p) * (p - q)).sum(-1).mean())
+        divergences, alike = divergence(r, z)
         largest = float(np.abs(r - z).max())
         explained = None
         if theirs is not None:
             c = np.stack([theirs[pair] for pair in pairs])
             whole = float(((r - c) ** 2).sum())
             explained = 1 - float(((z - c) ** 2).sum()) / whole if whole else None
-    return Damage(max(divergence, 0.0), float((r.argmax(-1) == z.argmax(-1)).mean()), largest, explained)
-
-
-def _log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Damage(float(divergences.mean()), float(alike.mean()), largest, explained)

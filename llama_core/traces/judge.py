@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from llama_core.checkpoints.arithmetic import right_arithmetics
+from llama_core.checkpoints.arithmetic import Arithmetic, each_once, right_arithmetics
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, Rows, level, to_rows
@@ -62,7 +62,7 @@ class Judged:
             implementations; None where it cannot be computed.
         rows: how many of the golden's rows were compared; of: how many there are.
         wrong_call: the first call in which it is wrong. nan_call: the first in which it has NaN, padding included.
-        heads: [N, G] errors in tolerances by row and head of the worst call, with ``where`` for its rows.
+        heads: [N, G] errors in tolerances by row and head of the worst call, with the ``positions`` [N] of its rows.
         from_golden, from_inputs: where ``cumulative`` and ``introduced`` are large.
     """
 
@@ -81,7 +81,7 @@ class Judged:
     statistics_only: bool = False
     error: float = 0.0
     heads: np.ndarray | None = None
-    where: Rows | None = None
+    positions: np.ndarray | None = None
     from_golden: ErrorMap = field(default_factory=ErrorMap)
     from_inputs: ErrorMap = field(default_factory=ErrorMap)
 
@@ -133,7 +133,7 @@ def against_golden(
     if largest > 1 and judged.beyond_call is None:
         judged.beyond_call = call
     if judged.heads is None or largest > (judged.cumulative or 0.0):
-        judged.heads, judged.where = found_worth, right_rows
+        judged.heads, judged.positions = found_worth, right_rows.position
     judged.cumulative = max(judged.cumulative or 0.0, largest)
 
 
@@ -189,10 +189,12 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
         mine, expected = np.where(alike, 0, mine), np.where(alike, 0, expected)
     unit = units(expected, seen)
     floors = np.zeros(unit.shape)
-    for arithmetic in right_arithmetics(dtype, candidate.product_inputs):
-        noisy = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
-        other, _, _ = level(full, noisy, expected_rows)
-        errors = group_errors(other, expected, unit)
+
+    def noisy(arithmetic: Arithmetic) -> np.ndarray:
+        other = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
+        return group_errors(level(full, other, expected_rows)[0], expected, unit)
+
+    for errors in each_once(right_arithmetics(dtype, candidate.product_inputs), noisy):
         floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
     if floors.any():
         floors = np.maximum(floors * _SPREAD.get(dtype, 1.0), rounding(expected, unit, dtype))

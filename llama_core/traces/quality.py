@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_core.traces.align import Golden, to_rows
+from llama_core.traces.measure import parts
 from llama_core.traces.read import Trace
 
 
@@ -52,16 +53,28 @@ def logits_quality(golden: Golden, candidate: Trace) -> Quality | None:
         if mine.shape != theirs.shape:
             continue
         finite = np.isfinite(mine).all(-1) & np.isfinite(theirs).all(-1)
-        p, q = _log_probabilities(theirs[finite]), _log_probabilities(mine[finite])
-        divergences += np.maximum((np.exp(p) * (p - q)).sum(-1), 0).tolist()
-        same += int((mine[finite].argmax(-1) == theirs[finite].argmax(-1)).sum())
+        rows, alike = divergence(theirs[finite], mine[finite])
+        divergences += rows.tolist()
+        same += int(alike.sum())
     if not divergences:
         return None
     count = len(divergences)
     return Quality(count, float(np.mean(divergences)), max(divergences), same / count)
 
 
+def divergence(right: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of two sets of logits [N, V]: KL(right ‖ other) of every row in nats, and whether both rows hold the same token
+    to be the most likely; a few rows at a time, in float64. NaN where a row is not finite."""
+    found, alike = np.empty(len(right)), np.empty(len(right), bool)
+    for part in parts(right):
+        p, q = _log_probabilities(right[part]), _log_probabilities(other[part])
+        alike[part] = p.argmax(-1) == q.argmax(-1)
+        found[part] = np.maximum(np.einsum("nv,nv->n", np.exp(p), p - q), 0)
+    return found, alike
+
+
 def _log_probabilities(logits: np.ndarray) -> np.ndarray:
     wide = logits.astype(np.float64)
-    wide = wide - wide.max(-1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    wide -= wide.max(-1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(-1, keepdims=True))
+    return wide

@@ -66,7 +66,7 @@ def _located(run: _Run, full: str, call: int, mine: np.ndarray, right: np.ndarra
 def where_by_golden(run: _Run, full: str, call: int) -> str:
     """The part of a tensor that is wrong, against the golden trace: rows and heads."""
     judged = run.judged[full]
-    if judged.heads is None or judged.where is None:
+    if judged.heads is None or judged.positions is None:
         return f"{full} in call {call}"
     bad = judged.heads > 1
     rows, heads = np.flatnonzero(bad.any(1)), np.flatnonzero(bad.any(0))
@@ -74,6 +74,6 @@ def where_by_golden(run: _Run, full: str, call: int) -> str:
     if bad.shape[1] > 1 and len(heads) < bad.shape[1]:
         text += f", confined to heads {', '.join(map(str, heads[:8]))}"
     if len(rows) < len(bad):
-        positions = sorted(set(judged.where.position[rows].tolist()))
+        positions = sorted(set(judged.positions[rows].tolist()))
         text += f", at positions {', '.join(map(str, positions[:8]))}{' and others' if len(positions) > 8 else ''}"
     return text

@@ -1,6 +1,8 @@
-"""Write a trace while a model runs: one file for each call and layer, so that memory is bounded by two layers.
+"""Write a trace while a model runs: one file for each call and layer, so that memory is bounded by one layer.
 
-While the model computes a layer, the one before it is hashed and brought to the disk.
+Sums and extremes are taken of a tensor as it comes, while the processor has it at hand. At the end of a layer its
+tensors are hashed and written, as many at a time as there are processors: a model that runs meanwhile would wait for
+the processors that it shares. What takes time and no processor, bringing the files to the disk, goes on beside it.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ import json
 import os
 import re
 import struct
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -38,6 +42,9 @@ from llama_core.traces.format import (
 from llama_core.weights.folder import named_path
 from llama_core.weights.replace_folder import staged_folder
 
+#: Threads that hash and write, and files that are on their way to the disk while the model goes on.
+_THREADS = min(os.cpu_count() or 1, 8)
+_SYNCING = 8
 _OURS = re.compile(r"call-\d+-[a-z0-9-]+\.safetensors")
 
 
@@ -50,8 +57,8 @@ class TraceWriter:
         statistics_only: leave out the values.
 
     ``add`` takes tensors in the order of the dataflow; those of one call and layer are kept until the next layer
-    begins, then written to one file while the next layer is computed. Until then nobody may write into them; what
-    attention reads, a view of a cache, is copied.
+    begins, then written to one file. Until then nobody may write into them; what attention reads, a view of a cache,
+    is copied.
     """
 
     def __init__(self, folder: str | PathLike[str], manifest: Manifest, statistics_only: bool = False):
@@ -61,7 +68,8 @@ class TraceWriter:
         self._stack = ExitStack()
         self._kept: list[tuple[TensorRecord, np.ndarray]] = []
         self._pool: ThreadPoolExecutor | None = None
-        self._pending: list[Future] = []
+        self._disk: ThreadPoolExecutor | None = None
+        self._syncing: deque[Future] = deque()
         self._part: tuple[int, str] | None = None
         self.staged = self.place
         self.bytes_written = 0
@@ -71,7 +79,8 @@ class TraceWriter:
         try:
             self.place.parent.mkdir(parents=True, exist_ok=True)
             self.staged = self._stack.enter_context(staged_folder(self.place, is_ours))
-            self._pool = self._stack.enter_context(ThreadPoolExecutor(2, "trace"))
+            self._pool = self._stack.enter_context(ThreadPoolExecutor(_THREADS, "trace"))
+            self._disk = self._stack.enter_context(ThreadPoolExecutor(_SYNCING, "trace-to-disk"))
         except OSError as e:
             raise self._failed(e) from e
         return self
@@ -80,7 +89,7 @@ class TraceWriter:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         if problem is not None:
-            wait(self._pending)
+            wait(self._syncing)
             self._stack.__exit__(kind, problem, trace)
             if isinstance(problem, OSError):
                 raise self._failed(problem) from problem
@@ -88,7 +97,7 @@ class TraceWriter:
         try:
             with self._stack:
                 self._flush()
-                self._settle()
+                self._sync(0)
                 text = json.dumps(self.manifest.to_json(), separators=(",", ":")).encode()
                 write_synced(self.staged / MANIFEST, text)
         except OSError as e:
@@ -125,6 +134,7 @@ class TraceWriter:
             DTYPE_NAMES[header],
             rows,
             "" if self._statistics_only else f"call-{number}-{part[1]}.safetensors",
+            statistics=Statistics.of(_numbers(stored, header)),
         )
         self._kept.append((record, stored))
 
@@ -133,31 +143,30 @@ class TraceWriter:
         from llama_core.traces.read import Trace
 
         self._flush()
-        self._settle()
         return Trace.open_manifest(self.place.name, self.manifest, self.staged)
 
     def _flush(self) -> None:
-        """Hand what is kept to the threads that measure and write it, once they have done what came before."""
-        if not self._kept:
-            return
-        self._settle()
-        assert self._pool is not None
+        """Hash and write what is kept; its file is brought to the disk meanwhile."""
         kept, self._kept = self._kept, []
-        self._pending = [self._pool.submit(_measured, kept)]
-        if not self._statistics_only:
-            records = [record for record, _ in kept]
-            arrays = {record.name: stored for record, stored in kept}
-            self._pending.append(self._pool.submit(write_arrays, self.staged / records[0].file, arrays, records))
+        if not kept or self._statistics_only:
+            self.manifest.tensors.extend(record for record, _ in kept)
+            return
+        assert self._pool is not None and self._disk is not None
+        records = [record for record, _ in kept]
+        arrays = {record.name: stored for record, stored in kept}
+        writing = self._pool.submit(_write_unsynced, self.staged / records[0].file, arrays, records)
+        digests = self._pool.map(lambda pair: hashlib.sha256(pair[1].data).hexdigest(), kept)
+        for record, digest in zip(records, digests, strict=True):
+            self.manifest.tensors.append(dataclasses.replace(record, sha256=digest))
+        file, size = writing.result()
+        self.bytes_written += size
+        self._syncing.append(self._disk.submit(_sync_and_close, file))
+        self._sync(_SYNCING)
 
-    def _settle(self) -> None:
-        """Wait for the threads; what they found goes into the manifest."""
-        pending, self._pending = self._pending, []
-        wait(pending)
-        for result in (future.result() for future in pending):
-            if isinstance(result, list):
-                self.manifest.tensors.extend(result)
-            else:
-                self.bytes_written += result
+    def _sync(self, left: int) -> None:
+        """Wait until no more files than that are on their way to the disk."""
+        while len(self._syncing) > left:
+            self._syncing.popleft().result()
 
     def _failed(self, problem: OSError) -> TraceError:
         return TraceError(
@@ -195,14 +204,9 @@ def is_ours(name: str) -> bool:
     return name in (MANIFEST, NOISE) or bool(_OURS.fullmatch(name))
 
 
-def _measured(kept: list[tuple[TensorRecord, np.ndarray]]) -> list[TensorRecord]:
-    """The records with hash and statistics."""
-    found = []
-    for record, stored in kept:
-        digest = hashlib.sha256(stored.data).hexdigest() if record.file else ""
-        values = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if record.dtype == "bfloat16" else stored
-        found.append(dataclasses.replace(record, sha256=digest, statistics=Statistics.of(values)))
-    return found
+def _numbers(stored: np.ndarray, header: str) -> np.ndarray | Tensor:
+    """Stored bytes as numbers, not copied."""
+    return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if header == "BF16" else stored
 
 
 def _part_of(name: str) -> str:
@@ -233,6 +237,13 @@ def widened(stored: np.ndarray, header: str) -> np.ndarray:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], records: list[TensorRecord]) -> int:
     """A safetensors file of arrays as ``as_stored`` gives them; brought to the disk. Returns its size in bytes."""
+    file, size = _write_unsynced(path, arrays, records)
+    _sync_and_close(file)
+    return size
+
+
+def _write_unsynced(path: Path, arrays: dict[str, np.ndarray], records: list[TensorRecord]) -> tuple[BinaryIO, int]:
+    """The file, written and still open, and its size in bytes."""
     order = sorted(records, key=lambda record: -np.dtype(STORED[HEADER_NAMES[record.dtype]]).itemsize)
     header: dict[str, object] = {}
     position = 0
@@ -243,13 +254,21 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], records: list[Tensor
         position = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "xb") as file:
+    file = open(path, "xb")  # noqa: SIM115 (closed once it is on the disk)
+    try:
         file.write(struct.pack("<Q", len(text)) + text)
         for record in order:
             file.write(arrays[record.name].data)
         file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file, 8 + len(text) + position
+
+
+def _sync_and_close(file: BinaryIO) -> None:
+    with file:
         os.fsync(file.fileno())
-    return 8 + len(text) + position
 
 
 def write_synced(path: Path, text: bytes) -> None:

@@ -28,7 +28,7 @@ _EXPORTS = {
     "error_ladder": "ladder",
     "checkpoint_strip": "strip",
     "gate_checks": "gate",
-    "noise_ladder": "noise_ladder",
+    "noise_ladder": "ladder",
     "head_vectors": "projections",
     "attention_maps": "chosen_heads",
 }

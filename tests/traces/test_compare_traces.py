@@ -134,6 +134,20 @@ def test_of_two_mistakes_in_different_layers_both_are_found(right, tmp_path):
     assert result.first == "layers.2.ffn_activation" and result.cause.ids == ("ffn-relu",)
 
 
+def test_of_two_mistakes_in_one_tensor_that_of_the_first_wrong_call_is_named(right, tmp_path):
+    def turn(self, x, cos, sin):
+        return Traced.turn(self, x, cos, -sin if self.call == 0 else sin)
+
+    def rope_positions(self, positions):
+        return positions if self.call == 0 else positions + 1
+
+    Traced({1: {"turn": turn, "rope_positions": rope_positions}}).trace(model(), right.calls, tmp_path / "c")
+    result = compare(right, tmp_path / "c", model=model())
+    assert (result.first, result.first_call) == ("layers.1.q_rotated", 0)
+    assert result.cause.ids == ("rope-sign-flipped",)
+    assert "in call 0 alone" in str(result.cause)
+
+
 def test_without_the_model_the_first_wrong_tensor_is_still_found(right, tmp_path):
     planted("rope-pairs-swapped", 2).trace(model(), right.calls, tmp_path / "c")
     result = compare(right, tmp_path / "c")

@@ -60,6 +60,20 @@ def test_the_worst_coordinate_comes_with_its_token_and_both_values(right, tmp_pa
     assert result.to_json()["errors_of_first"]["positions"] == list(range(8))
 
 
+def arrays(held):
+    """Every array that something holds on to, whole where it is a view."""
+    if isinstance(held, np.ndarray):
+        return [held if held.base is None else held.base]
+    parts = held.values() if isinstance(held, dict) else vars(held).values() if hasattr(held, "__dict__") else ()
+    return [array for part in parts for array in arrays(part)]
+
+
+def test_what_is_kept_of_a_compared_tensor_is_less_than_the_tensor(right):
+    kept = compare(right, right).judged["logits"]
+    assert kept.heads is not None and kept.from_golden.rows
+    assert sum(array.nbytes for array in arrays(kept)) < sum(right.values("logits", call).nbytes for call in (0, 1)) / 4
+
+
 def test_the_figures_are_those_of_a_hand_calculation():
     right, mine = np.array([[[1.0, 2.0]]]), np.array([[[1.0, 2.5]]])
     found = Measured()

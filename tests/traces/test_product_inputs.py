@@ -9,7 +9,7 @@ from small_traces import edit_manifest, ids, model
 from llama_core.checkpoints.arithmetic import Arithmetic, round_blocks
 from llama_core.errors import TraceError
 from llama_core.traces import compare, record
-from llama_core.traces.quality import logits_quality
+from llama_core.traces.quality import divergence, logits_quality
 from llama_core.traces.read import Trace
 
 
@@ -120,3 +120,12 @@ def test_divergence_and_agreement_are_those_of_a_hand_calculation(tmp_path):
     assert found.mean_kl == pytest.approx(np.log(2 / np.sqrt(3)) / 2) and found.max_kl == pytest.approx(
         0.14384, abs=1e-5
     )
+
+
+def test_the_divergence_of_many_rows_is_that_of_each(monkeypatch):
+    monkeypatch.setattr("llama_core.traces.measure._ENTRIES", 100)
+    right, other = np.random.default_rng(1).normal(size=(2, 17, 40)).astype(np.float32)
+    p, q = (np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(-1, keepdims=True) for x in (right, other))
+    found, alike = divergence(right, other)
+    np.testing.assert_allclose(found, (p * np.log(p / q)).sum(-1), rtol=1e-12)
+    assert alike.tolist() == (right.argmax(-1) == other.argmax(-1)).tolist()

@@ -1,6 +1,9 @@
 """Traces on disk: what is written is what was computed; what is not a trace is refused, and nothing is lost."""
 
+import errno
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from llama_core.cli import main
 from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.names import activation_names
 from llama_core.traces import Trace, record
-from llama_core.traces.format import Statistics, parse_rows
+from llama_core.traces.format import Statistics, fingerprint, parse_rows
 from llama_core.traces.read import validate
 
 
@@ -78,6 +81,24 @@ def test_statistics_are_those_of_the_finite_entries():
     assert found == Statistics(sum=-1.0, l2=5.0, min=-4.0, max=3.0, nan=1, negative_infinity=1)
 
 
+def test_statistics_of_many_entries_count_what_is_not_finite_wherever_it_stands():
+    x = np.random.default_rng(1).normal(size=400_001)
+    x[[0, 131_072, 300_000]], x[[5, 400_000]], x[7] = np.nan, -np.inf, np.inf  # the first and last of pieces
+    kept, found = x[np.isfinite(x)], Statistics.of(torch.from_numpy(x))
+    assert (found.nan, found.negative_infinity, found.positive_infinity) == (3, 2, 1)
+    assert (found.min, found.max) == (kept.min(), kept.max())
+    np.testing.assert_allclose([found.sum, found.l2], [kept.sum(), np.linalg.norm(kept)], rtol=1e-12)
+
+
+def test_the_fingerprint_is_the_one_that_the_page_of_the_format_tells():
+    half = torch.linspace(-1, 1, 70_000).bfloat16().reshape(7, -1)
+    digests = {"a": half.float().numpy(), "b": np.array([1.0, -2.5], "<f4")}
+    expected = hashlib.sha256()
+    for name, values in digests.items():
+        expected.update(name.encode() + b"\0" + hashlib.sha256(values.tobytes()).digest())
+    assert fingerprint([("b", torch.tensor([1.0, -2.5]).double()), ("a", lambda: half)]) == expected.hexdigest()
+
+
 def test_statistics_alone_take_no_files(tmp_path):
     trace = record(model(), ids(), tmp_path / "few", statistics_only=True)
     assert [path.name for path in trace.folder.iterdir()] == ["manifest.json"]
@@ -106,6 +127,43 @@ def test_an_interrupt_leaves_the_old_trace(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TraceWriter, "add", interrupt)
     with pytest.raises(KeyboardInterrupt):
+        record(model(), ids(), tmp_path / "t")
+    assert (tmp_path / "t" / "manifest.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are told by /proc/self/fd")
+def test_every_file_is_on_the_disk_before_the_trace_takes_its_place(tmp_path, monkeypatch):
+    synced, exchanged = set(), []
+    sync, rename = os.fsync, os.rename
+
+    def note(descriptor):
+        synced.add(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        sync(descriptor)
+
+    def renamed(source, target):
+        exchanged.append(set(synced))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", renamed)
+    trace = record(model(), ids(), tmp_path / "t", steps=1)
+    assert exchanged and {path.name for path in trace.folder.iterdir()} <= exchanged[-1]
+
+
+def test_a_disk_that_fails_to_keep_a_file_leaves_the_old_trace(tmp_path, monkeypatch):
+    record(model(), ids(), tmp_path / "t", names="logits")
+    before = (tmp_path / "t" / "manifest.json").read_bytes()
+    count, sync = [0], os.fsync
+
+    def fail(descriptor):
+        count[0] += 1
+        if count[0] == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(TraceError, match="could not be written"):
         record(model(), ids(), tmp_path / "t")
     assert (tmp_path / "t" / "manifest.json").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["t"]

@@ -1,3 +1,5 @@
+"""The ladder of errors, in both looks: engines beside each other, and one engine over the noise of right runs."""
+
 import math
 
 import numpy as np
@@ -70,3 +72,59 @@ def test_every_layer_is_named_where_it_begins():
 @looks
 def test_looks_of_error_ladder():
     return viz.error_ladder(*ladder(4))
+
+
+# Over the noise of right runs
+
+PLACES = ["embedding", "layers.0.q", "layers.0.output", "layers.1.q", "layers.1.output", "logits"]
+ERRORS = {"cumulative": [0.0, 1e-7, 1e-6, 1e-2, 1e-3, np.inf]}
+NOISE = {"cumulative": [0.0, 1e-7, 1e-6, 1e-6, np.nan, 1e-6]}
+
+
+def over_noise():
+    return viz.noise_ladder(PLACES, ERRORS, NOISE, wrong=["layers.1.q"])
+
+
+def marks(fig, marker):
+    """Where the marks of a kind stand, and how high."""
+    lines = [line for line in fig.axes[0].lines if line.get_marker() == marker]
+    return [(int(x), float(y)) for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+
+
+def test_over_noise_wrong_tensors_are_crossed_and_inherited_errors_are_hollow():
+    fig = over_noise()
+    assert marks(fig, "X") == [(3, 1e-2)]
+    hollow = [line for line in fig.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [int(x) for line in hollow for x in line.get_xdata()] == [5]
+
+
+def test_over_noise_exact_values_stand_at_the_lower_edge_and_infinite_ones_at_the_upper():
+    fig = over_noise()
+    low, high = fig.axes[0].get_ylim()
+    heights = dict(marks(fig, "o"))
+    assert low < heights[0] < 1e-7 < 1e-2 < heights[5] < high
+
+
+def test_over_noise_the_title_names_the_first_wrong_tensor():
+    assert heading(over_noise()).startswith("The first wrong tensor is layers.1.q; 2 of 6")
+
+
+def test_over_noise_layers_are_numbered_once():
+    assert [t.get_text() for t in over_noise().axes[-1].get_xticklabels()] == ["0", "1"]
+
+
+def test_panels_of_noise_that_do_not_agree_are_refused():
+    with pytest.raises(InputError):
+        viz.noise_ladder(PLACES, ERRORS, {"other": NOISE["cumulative"]})
+    with pytest.raises(InputError):
+        viz.noise_ladder(PLACES, {"cumulative": [1.0]}, NOISE)
+
+
+@looks
+def test_looks_of_noise_ladder():
+    names, wrong = ["embedding", *(f"layers.{n}.{k}" for n in range(4) for k in ("q", "scores", "output")), "logits"], 5
+    noise = np.array([0.0, *(1e-3 * 2.0 ** (n % 4) for n in range(len(names) - 1))])
+    errors = {"one": noise * np.where(np.arange(len(names)) < wrong, 0.5, 50.0), "two": noise * 0.5}
+    errors["two"][wrong] = np.inf
+    errors["one"][-1] = np.nan
+    return viz.noise_ladder(names, errors, {"one": noise, "two": noise}, wrong=[names[wrong]])

@@ -92,7 +92,7 @@ def _manifest(library: Library, stored: StoredModel, storage_dtype: str | None) 
             "detail": f"{', '.join(kinds)}; flash attention off, cache in float32; scores are kq times 1/sqrt(D)",
         },
         dataclasses.asdict(stored.config.replace(dtype="float32")),
-        fingerprint((name, _Unread(entry)) for name, entry in tensors.items()),
+        fingerprint((name, entry.read) for name, entry in tensors.items()),
         "float32",
         storage_dtype or "float32",
         "interleaved",
@@ -100,16 +100,6 @@ def _manifest(library: Library, stored: StoredModel, storage_dtype: str | None) 
         not_provided=dict(_NOT_PROVIDED),
         product_inputs=product_inputs(stored),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Unread:
-    """A tensor of the file that is read when its values are asked for, so that one is in memory at a time."""
-
-    entry: GgufTensor
-
-    def detach(self) -> torch.Tensor:
-        return self.entry.read()
 
 
 @dataclasses.dataclass(frozen=True)

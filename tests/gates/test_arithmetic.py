@@ -1,0 +1,38 @@
+"""Ways to compute: which of them a step can tell apart."""
+
+import numpy as np
+import pytest
+
+from llama_core.checkpoints import reference
+from llama_core.checkpoints.arithmetic import each_once, right_arithmetics
+from llama_core.checkpoints.context import Context
+from llama_core.config import LlamaConfig
+
+CONFIG = LlamaConfig(vocab_size=8, hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=4)
+DRAWN = np.random.default_rng(1).normal(size=(2, 3, 96, 96))
+
+
+def evaluations(step, dtype):
+    """A step on fixed inputs: a function of the arithmetic."""
+    return {
+        "add": lambda a: a.round(reference.add(Context(CONFIG, {}, {}, a), DRAWN[0], DRAWN[1]), "output"),
+        "product with weights": lambda a: a.round(
+            reference.linear(Context(CONFIG, {}, {}, a), DRAWN[0], DRAWN[1, 0]), "q"
+        ),
+        "norm": lambda a: a.round(reference.rms_norm(Context(CONFIG, {}, {}, a), DRAWN[0], DRAWN[1, 0, 0]), "ffn_norm"),
+        "softmax": lambda a: a.round(reference.softmax(Context(CONFIG, {}, {}, a), DRAWN[0]), "attention_weights"),
+    }[step]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("step", ["add", "product with weights", "norm", "softmax"])
+def test_each_once_leaves_out_no_value_that_any_arithmetic_gives(step, dtype):
+    evaluate, all_of_them = evaluations(step, dtype), right_arithmetics(dtype)
+    tried = list(each_once(all_of_them, evaluate))
+    assert {x.tobytes() for x in tried} == {evaluate(a).tobytes() for a in all_of_them}
+
+
+def test_a_sum_of_two_tensors_is_computed_once_and_a_product_once_for_each_order_and_width():
+    counts = [len(list(each_once(right_arithmetics("bfloat16"), evaluations(s, "bfloat16")))) for s in ("add", "norm")]
+    assert counts[0] == 1 < counts[1]
+    assert len(list(each_once(right_arithmetics("bfloat16"), evaluations("product with weights", "bfloat16")))) == 4
