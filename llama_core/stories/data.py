@@ -2,10 +2,15 @@
 
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count
+from multiprocessing import get_context
 
+import numpy as np
 import sentencepiece
 import torch
 from torch import Tensor
@@ -115,28 +120,76 @@ def _mixture(rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor
     return [draw() for _ in range(DOCUMENTS_AT_A_TIME)]
 
 
+Batch = tuple[Tensor, Tensor]
+
+
 def batches(
-    rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor, tokens: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    seed: str,
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    tokens: int,
+    story_tokens: int | None = None,
+    per_step: int = 1,
+    writers: int = 0,
+) -> Generator[Batch, None, None]:
     """Endless batches of inputs [B, S] and the token after each position [B, S].
 
     One document is one row, so that each begins at position 0 and sees nothing of another. Documents of like length
-    are put together, B·S at most ``tokens``, which leaves little padding; it stands at the right, where no real
-    position sees it.
+    are put together, which leaves little padding; it stands at the right, where no real position sees it.
+
+    Args:
+        seed: what all chance follows from.
+        tokenizer: spells the stories.
+        tokens, story_tokens: the most that B·S may be among the first documents and once the stories come; None for
+            the same.
+        per_step: batches in one step. Those of the first documents are of one length.
+        writers: processes that write ahead, for a device that learns faster than one process writes. The batches are
+            the same whatever their number.
     """
-    first = [repeated_document(rng, *FIRST_LENGTHS) for _ in range(FIRST_REPEATED)]
-    second = [shuffled_document(rng) for _ in range(FIRST_SHUFFLED)]
-    for pool in chain([first, second], (_mixture(rng, tokenizer) for _ in count())):
-        pool.sort(key=lambda document: len(document.ids))
-        groups: list[list[Document]] = [[]]
-        for document in pool:
-            if (len(groups[-1]) + 1) * len(document.ids) > tokens:
-                groups.append([])
-            groups[-1].append(document)
-        # Two of the first batches of one length follow each other, so that they fall into one step.
-        pairs = [groups[i : i + 2] for i in range(0, len(groups), 2)] if pool is first else [[g] for g in groups]
-        rng.shuffle(pairs)
-        yield from map(pad, chain.from_iterable(pairs))
+    rng = random.Random(seed)
+    yield from _grouped([repeated_document(rng, *FIRST_LENGTHS) for _ in range(FIRST_REPEATED)], tokens, rng, per_step)
+    yield from _grouped([shuffled_document(rng) for _ in range(FIRST_SHUFFLED)], tokens, rng)
+    write = partial(_story_batches, tokenizer.serialized_model_proto(), story_tokens or tokens)
+    seeds = (f"{seed} stories {n}" for n in count())
+    yield from chain.from_iterable(_written_ahead(write, seeds, writers) if writers else map(write, seeds))
+
+
+def _story_batches(vocabulary: bytes, tokens: int, seed: str) -> list[Batch]:
+    """The batches of some stories and random sequences, in random order."""
+    rng, tokenizer = random.Random(seed), sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    return _grouped(_mixture(rng, tokenizer), tokens, rng)
+
+
+def _as_arrays(write: Callable[[str], list[Batch]], seed: str) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(tensor.numpy() for tensor in batch) for batch in write(seed)]
+
+
+def _written_ahead(write: Callable[[str], list[Batch]], seeds: Iterator[str], writers: int) -> Iterator[list[Batch]]:
+    """What ``write`` makes of each seed, in their order, from processes that are a few ahead."""
+    # Arrays: a tensor is sent between processes as an open file, and there would be thousands.
+    ahead: deque[Future[list[tuple[np.ndarray, ...]]]] = deque()
+    with ProcessPoolExecutor(writers, get_context("spawn")) as pool:
+        try:
+            for seed in seeds:
+                ahead.append(pool.submit(_as_arrays, write, seed))
+                if len(ahead) > 3 * writers:
+                    arrays = ahead.popleft().result()
+                    yield [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in arrays]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _grouped(documents: list[Document], tokens: int, rng: random.Random, together: int = 1) -> list[Batch]:
+    """Documents of like length as batches of at most ``tokens`` each, in random order, ``together`` of like length in
+    a row: those fall into one step."""
+    documents = sorted(documents, key=lambda document: len(document.ids))
+    groups: list[list[Document]] = [[]]
+    for document in documents:
+        if (len(groups[-1]) + 1) * len(document.ids) > tokens:
+            groups.append([])
+        groups[-1].append(document)
+    rows = [groups[i : i + together] for i in range(0, len(groups), together)]
+    rng.shuffle(rows)
+    return [pad(group) for group in chain.from_iterable(rows)]
 
 
 def pad(documents: list[Document]) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ FORMS: dict[str, tuple[str, ...]] = {
         "{S} let {B} have the {X}.",
     ),
     "has": ("Now {s} had the {X}.", "Now the {X} belonged to {A}.", "{S} held the {X} tight."),
-    "keep": ("So {s} kept the {X}.", "{S} still had the {X}."),
+    "keep": ("So {s} kept the {X}.", "And so the {X} stayed with {A}."),
     "who": ('"Who has the {X} now?" asked {A}.', '"Tell me, who has the {X}?" asked {A}.'),
     "i_have": ('"I have it," said {A}.', '"It is mine now," said {A}.'),
     "other_has": ('"{B} has it," said {A}.', '"It is with {B}," said {A}.'),

@@ -15,13 +15,14 @@ from typing import TypeVar
 from .forms import FORMS, slots
 from .words import (
     ANIMALS,
+    CARRIED,
+    CAST,
     COUNTED,
     GIRLS,
     LOOKS,
     MOODS,
-    NAMES,
     NUMBERS,
-    OBJECTS,
+    PACKED,
     PLACES,
     SONG_WORDS,
     SPOTS,
@@ -63,6 +64,8 @@ class _Teller:
     described: set[str] = field(default_factory=set)
     song: str | None = None
     bag: list[str] = field(default_factory=list)
+    #: What somebody may take home: the outcome of the scene before.
+    outcome: Callable[[], str] | None = None
     #: Who the sentence before was about, if it named nobody else.
     alone: _Person | None = None
     length: int = 0
@@ -79,6 +82,7 @@ class _Teller:
                 self.paragraphs.append([])
             scenes = solo + (social * 2 if len(self.cast) > 1 else [self.company] * 3)
             scene = self.pick([other for other in scenes if other != scene])
+            self.outcome = None
             scene()
         self.ending()
         return "\n".join(" ".join(sentences) for sentences in self.paragraphs if sentences)
@@ -117,25 +121,24 @@ class _Teller:
 
     def person(self) -> tuple[_Person, str]:
         """Somebody new and the words that introduce them: "a shy fox"."""
-        name = self.pick([name for name in NAMES if name not in self.used])
+        name = self.pick(CAST[len(self.cast)])
         child = "girl" if name in GIRLS else "boy"
         person = _Person(name, self.pick(ANIMALS) if self.chance(0.75) else child)
-        self.used.add(name)
         self.cast.append(person)
         traits = TRAITS if person.kind in ANIMALS else [trait for trait in TRAITS if trait not in ("old", "young")]
         return person, with_article(f"{self.pick(traits)} {person.kind}")
 
-    def new_thing(self) -> str:
-        noun = self.pick([noun for noun in OBJECTS if noun not in self.used])
+    def new_thing(self, nouns: Sequence[str]) -> str:
+        noun = self.pick([noun for noun in nouns if noun not in self.used])
         self.used.add(noun)
         return f"{self.pick(LOOKS)} {noun}"
 
     def thing_of(self, person: _Person) -> str:
         """A thing that the person holds; a new one is told of where there is none."""
         own = [thing for thing, holder in self.holder.items() if holder == person]
-        if own and self.chance(0.85):
+        if own:
             return self.pick(own)
-        thing = self.new_thing()
+        thing = self.new_thing(CARRIED)
         self.holder[thing] = person
         self.say("have", person, aX=with_article(thing))
         if self.chance(0.2):
@@ -192,18 +195,17 @@ class _Teller:
             self.say("ask", taker, giver, X=thing)
             if self.chance(0.25):
                 self.say("no", giver, taker)
-                self.say("sad", taker) if self.chance(0.5) else self.say("keep", giver, X=thing)
+                self.say("sad", taker) if self.chance(0.5) else self.keep(thing, giver)
                 return
             self.say("yes", giver, taker)
         if way == "offer":
             self.say("offer", giver, taker, X=thing)
             if self.chance(0.25):
                 self.say("decline", taker, giver)
-                self.say("keep", giver, X=thing)
+                self.keep(thing, giver)
                 return
             self.say("accept", taker, giver)
-        self.say("give", giver, taker, X=thing)
-        self.holder[thing] = taker
+        self.pass_on(thing, giver, taker)
         if self.chance(0.6):
             self.say("thank", taker, giver)
         after = self.rng.random()
@@ -213,6 +215,15 @@ class _Teller:
             self.say("glad", taker)
         elif after < 0.7:
             self.ask_who(thing)
+
+    def pass_on(self, thing: str, giver: _Person, taker: _Person) -> None:
+        self.say("give", giver, taker, X=thing)
+        self.holder[thing] = taker
+        self.outcome = lambda: self.say("home_thing", taker, X=thing)
+
+    def keep(self, thing: str, giver: _Person) -> None:
+        self.say("keep", giver, X=thing)
+        self.outcome = lambda: self.say("home_thing", giver, X=thing)
 
     def ask_who(self, thing: str) -> None:
         holder = self.holder[thing]
@@ -247,9 +258,9 @@ class _Teller:
             self.say("look", seeker, spot=self.pick([other for other in SPOTS if other != spot]))
         self.say("there", X=thing)
         self.holder[thing] = seeker
+        self.outcome = lambda: self.say("home_thing", owner, X=thing)
         if seeker != owner:
-            self.say("give", seeker, owner, X=thing)
-            self.holder[thing] = owner
+            self.pass_on(thing, seeker, owner)
             if self.chance(0.6):
                 self.say("thank", owner, seeker)
         elif self.chance(0.4):
@@ -267,20 +278,21 @@ class _Teller:
             self.say("total", who, nT=amount(number, kind))
         if number > 2 and self.chance(0.4):
             self.say("aloud", who, seq=", ".join(NUMBERS[:number]).capitalize())
-        if self.chance(0.25):
-            lost = 1 + int(min(3, number) * self.rng.random())
+        if number > 1 and self.chance(0.25):
+            lost = 1 + int(min(3, number - 1) * self.rng.random())
             self.say("drop", who, n=NUMBERS[lost - 1], T=kind)
             number -= lost
             self.say("left", who, nT=amount(number, kind))
         self.counts[who.name, kind] = number
-        if number and len(self.cast) > 1 and self.chance(0.5):
+        if number > 1 and len(self.cast) > 1 and self.chance(0.5):
             self.share(who, kind)
+        self.outcome = lambda: self.say("home_amount", who, nT=amount(self.counts[who.name, kind], kind))
 
     def share(self, who: _Person, kind: str) -> None:
-        """Give some of the counted things away, tell how many are left, and ask how many there are."""
+        """Give some of the counted things away, but not all, tell how many are left, and ask how many there are."""
         friend = self.pick(self.others(who))
         has = self.counts[who.name, kind]
-        given = 1 + int(min(3, has) * self.rng.random())
+        given = 1 + int(min(3, has - 1) * self.rng.random())
         self.say("give_some", who, friend, nT=amount(given, kind))
         self.counts[who.name, kind] = has - given
         self.counts[friend.name, kind] = given
@@ -316,7 +328,7 @@ class _Teller:
         if self.bag:
             return
         for step in range(2 + int(2 * self.rng.random())):
-            thing = with_article(self.new_thing())
+            thing = with_article(self.new_thing(PACKED))
             self.bag.append(thing)
             self.say("put" if step else "bag", self.pick(self.cast), aX=thing)
         self.say("bag_holds", list=enumerate_words(self.bag))
@@ -324,23 +336,18 @@ class _Teller:
     def ending(self) -> None:
         if len(self.paragraphs[-1]) > 2:
             self.paragraphs.append([])
-        who = self.pick(self.cast)
-        things = [thing for thing, holder in self.holder.items() if holder == who]
-        amounts = [amount(n, kind) for (name, kind), n in self.counts.items() if name == who.name and n]
-        homes = [lambda: self.say("home_alone", who)]
+        homes = [lambda: self.say("home_alone", self.pick(self.cast))]
         if len(self.cast) > 1:
             homes += [lambda: self.say("home")] * 2
-        if things:
-            homes += [lambda: self.say("home_thing", who, X=self.pick(things))] * 2
-        if amounts:
-            homes += [lambda: self.say("home_amount", who, nT=self.pick(amounts))] * 2
+        if self.outcome:
+            homes += [self.outcome] * 4
         if self.song:
-            homes += [lambda: self.say("home_song", who, R=self.song)] * 3
+            homes += [lambda: self.say("home_song", self.pick(self.cast), R=self.song)] * 3
         self.pick(homes)()
         hero = self.cast[0]
         closings = [lambda: self.say("close")] * 2
-        if things:
-            closings += [lambda: self.say("close_story", hero, X=self.pick(things))]
+        if self.holder:
+            closings += [lambda: self.say("close_story", hero, X=self.pick(list(self.holder)))]
         else:
             closings += [lambda: self.say("close_story", hero)]
         if len(self.cast) > 1:

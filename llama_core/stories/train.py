@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from torch.nn.functional import cross_entropy
 from llama_core.config import LlamaConfig
 from llama_core.model import Llama
 
-from .data import BEGIN, CONTEXT, END, IGNORED, VOCABULARY, batches, train_tokenizer
+from .data import BEGIN, CONTEXT, END, IGNORED, VOCABULARY, Batch, batches, train_tokenizer
 from .measure import attention_weights, measure, repeated_sequences, write_measurements
+from .recorded import Gradients, RecordedGradients
 
 CONFIG = LlamaConfig(
     vocab_size=VOCABULARY,
@@ -40,11 +42,27 @@ CONFIG = LlamaConfig(
     eos_token_ids=(END,),
 )
 
-STEPS = 12_000
-#: A step takes two batches, one on each of two cores: matrices of this size gain nothing from two threads in each.
-BATCHES_PER_STEP = 2
-TOKENS_PER_BATCH = 1024
-PEAK_LEARNING_RATE = 1e-3
+
+@dataclass(frozen=True)
+class Recipe:
+    """What depends on the machine: how many steps there are, and what a step reads.
+
+    A step of the stories takes ``batches`` batches of ``story_tokens`` tokens, one after the other or each on a core of
+    its own; before them come the random sequences, 2,048 tokens a step on every machine.
+    """
+
+    steps: int
+    batches: int
+    story_tokens: int
+    peak_learning_rate: float
+    writers: int
+
+
+#: Two batches, one on each of two cores: matrices of this size gain nothing from two threads in each. A GPU takes a
+#: step of four times as many tokens in less time; ten processes write as fast as it reads.
+ON_CPU = Recipe(steps=10_000, batches=2, story_tokens=1024, peak_learning_rate=1e-3, writers=0)
+ON_GPU = Recipe(steps=12_000, batches=1, story_tokens=8192, peak_learning_rate=2e-3, writers=10)
+FIRST_TOKENS = 2048
 WARM_UP_STEPS = 50
 DEVIATION = 0.02
 #: The first two layers learn to copy alone; then the later ones join.
@@ -112,14 +130,14 @@ def move_heads(model: Llama, optimizer: torch.optim.Optimizer) -> None:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, a plateau, and a linear descent to zero over the last share of the steps.
+    """The share of the peak: linear warm-up, a plateau, and a linear descent to zero over the last share of the steps.
 
     Until the descent begins it does not matter how many steps there are to be, so a checkpoint from the plateau can be
     brought down early, or a run made longer.
     """
     rising = (step + 1) / WARM_UP_STEPS
     falling = (steps - step) / (DESCENT * steps)
-    return PEAK_LEARNING_RATE * min(1.0, rising, falling)
+    return min(1.0, rising, falling)
 
 
 def optimizer_for(model: Llama) -> torch.optim.AdamW:
@@ -132,8 +150,9 @@ def optimizer_for(model: Llama) -> torch.optim.AdamW:
 
 def loss_of(model: Llama, inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the learnt tokens of a batch, in nats; products of matrices in bfloat16."""
+    positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
     with torch.autocast(model.device.type, torch.bfloat16):
-        logits = model(inputs)
+        logits = model.compute(inputs, positions, None, None)
     return cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
@@ -148,14 +167,19 @@ def compile_blocks(model: Llama) -> None:
             block.compile(dynamic=True)
 
 
-def gradients(model: Llama, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
+def gradients(model: Llama, inputs: Tensor, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Loss of a batch and its gradient for every parameter."""
     loss = loss_of(model, inputs.to(model.device), targets.to(model.device))
-    return loss.item(), torch.autograd.grad(loss, list(model.parameters()))
+    return loss.detach(), torch.autograd.grad(loss, list(model.parameters()))
 
 
 def train(
-    model: Llama, documents: Iterator[tuple[Tensor, Tensor]], steps: int, checkpoint: Path, pool: ThreadPoolExecutor
+    model: Llama,
+    documents: Iterator[Batch],
+    recipe: Recipe,
+    checkpoint: Path,
+    compute: Gradients,
+    pool: ThreadPoolExecutor,
 ) -> tuple[float, float]:
     """Run all steps, from the checkpoint on where there is one; returns the seconds it took by the clock and the
     processor's, summed over the cores, those before the checkpoint included."""
@@ -166,26 +190,27 @@ def train(
         optimizer.load_state_dict(saved["optimizer"])
         first, seconds, cpu_seconds = saved["step"], saved["seconds"], saved["cpu_seconds"]
     started, cpu_started, mean = time.perf_counter() - seconds, time.process_time() - cpu_seconds, None
-    documents = islice(documents, first * BATCHES_PER_STEP, None)
-    for step in range(first, steps):
+    documents = islice(documents, first * recipe.batches, None)
+    for step in range(first, recipe.steps):
         if step == MOVING_STEP:
             move_heads(model, optimizer)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = recipe.peak_learning_rate * learning_rate(step, recipe.steps)
         # The first step compiles, and does so alone.
-        run = pool.map if step > first else map
-        found = list(run(lambda batch: gradients(model, *batch), islice(documents, BATCHES_PER_STEP)))
+        run = pool.map if step > first and recipe.batches > 1 else map
+        found = list(run(lambda batch: compute(model, *batch), islice(documents, recipe.batches)))
         for parameter, *parts in zip(model.parameters(), *(part for _, part in found), strict=True):
-            parameter.grad = torch.stack(parts).mean(0)
+            parameter.grad = torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
         if step < FIRST_STEPS:
             for parameter in model.layers[FIRST_LAYERS:].parameters():
                 parameter.grad = None
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
         optimizer.step()
-        loss = sum(loss for loss, _ in found) / len(found)
+        loss = torch.stack([loss for loss, _ in found]).mean()
         mean = loss if mean is None else 0.95 * mean + 0.05 * loss
         if (step + 1) % 25 == 0:
-            print(f"step {step + 1:5d} of {steps}  loss {mean:.3f}  {time.perf_counter() - started:5.0f} s", flush=True)
+            taken = time.perf_counter() - started
+            print(f"step {step + 1:5d} of {recipe.steps}  loss {mean:.3f}  {taken:5.0f} s", flush=True)
         if (step + 1) % STEPS_PER_CHECKPOINT == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"step": step + 1, "seconds": time.perf_counter() - started}
@@ -203,29 +228,42 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu (two cores suffice), cuda or mps")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help="fewer or more than the recipe has")
     options = parser.parse_args()
+    recipe = ON_GPU if options.device.startswith("cuda") else ON_CPU
+    if options.steps:
+        recipe = replace(recipe, steps=options.steps)
 
     options.out.mkdir(parents=True, exist_ok=True)
     vocabulary = train_tokenizer(random.Random(f"vocabulary {options.seed}"))
     (options.out / "tokenizer.model").write_bytes(vocabulary)
     tokenizer = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
-    documents = batches(random.Random(f"documents {options.seed}"), tokenizer, TOKENS_PER_BATCH)
+    documents = batches(
+        f"documents {options.seed}",
+        tokenizer,
+        FIRST_TOKENS // recipe.batches,
+        recipe.story_tokens,
+        recipe.batches,
+        recipe.writers,
+    )
 
     model = initial_model(options.seed).to(options.device)
     if options.device == "cpu":
         model.attention = "eager"  # a step takes a tenth less: PyTorch's fused attention is slow in its gradient
         compile_blocks(model)
+    compute = RecordedGradients(gradients) if model.device.type == "cuda" else gradients
     checkpoint = options.out / "checkpoint.pt"
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(BATCHES_PER_STEP if options.device == "cpu" else 1) as pool:
-        seconds, cpu_seconds = train(model, documents, options.steps, checkpoint, pool)
+    with ThreadPoolExecutor(recipe.batches) as pool:
+        seconds, cpu_seconds = train(model, documents, recipe, checkpoint, compute, pool)
+    documents.close()
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else options.device
     model.to("cpu", torch.bfloat16).save_pretrained(options.out)
     training = {
-        "device": options.device,
+        "device": device,
         "seed": options.seed,
-        "steps": options.steps,
-        "tokens_per_step": BATCHES_PER_STEP * TOKENS_PER_BATCH,
+        "steps": recipe.steps,
+        "tokens_per_step": recipe.batches * recipe.story_tokens,
         "wall_seconds": round(seconds),
         "cpu_seconds": round(cpu_seconds),
         "torch": torch.__version__,

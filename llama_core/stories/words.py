@@ -1,14 +1,13 @@
 """The vocabulary of the stories: who, where, what. The writer (`text`) and the judge (`rules`) read the same lists."""
 
-GIRLS = (
-    *("Mira", "Lily", "Anna", "Rosa", "Nora", "Ida", "Hana", "Maya", "Clara", "Freya"),
-    *("Zoé", "Léa"),
-)
-BOYS = (
-    *("Ben", "Tom", "Omar", "Finn", "Hugo", "Kai", "Otto", "Sam", "Ravi", "Max"),
-    *("René", "Noël"),
-)
+# Who comes first, second and third into a story. The three have no name in common, so that nobody meets a namesake.
+FIRST_GIRLS, FIRST_BOYS = ("Mira", "Lily", "Nora", "Zoé"), ("Tom", "Finn", "Max", "Kai")
+SECOND_GIRLS, SECOND_BOYS = ("Anna", "Rosa", "Maya", "Léa"), ("Ben", "Omar", "Hugo", "René")
+THIRD_GIRLS, THIRD_BOYS = ("Ida", "Hana", "Clara", "Freya"), ("Otto", "Sam", "Ravi", "Noël")
+GIRLS = FIRST_GIRLS + SECOND_GIRLS + THIRD_GIRLS
+BOYS = FIRST_BOYS + SECOND_BOYS + THIRD_BOYS
 NAMES = GIRLS + BOYS
+CAST = (FIRST_GIRLS + FIRST_BOYS, SECOND_GIRLS + SECOND_BOYS, THIRD_GIRLS + THIRD_BOYS)
 ANIMALS = ("fox", "bear", "mouse", "owl", "rabbit", "frog", "hedgehog", "cat", "goat", "duck", "otter", "badger")
 KINDS = (*ANIMALS, "girl", "boy")
 TRAITS = (
@@ -30,10 +29,10 @@ LOOKS = (
     *("red", "blue", "green", "yellow", "white", "black", "silver", "golden", "old", "tiny", "wooden", "striped"),
     *("orange", "heavy"),
 )
-OBJECTS = (
-    *("kite", "drum", "ball", "hat", "lamp", "key", "cup", "bell", "book", "boat", "flute", "scarf", "basket", "coin"),
-    *("spoon", "map", "box", "whistle", "ring", "clock", "umbrella"),
-)
+# What somebody carries and may give away, and what is put into a bag.
+CARRIED = ("kite", "drum", "ball", "hat", "lamp", "book", "boat", "flute", "basket", "clock", "umbrella")
+PACKED = ("key", "cup", "bell", "scarf", "coin", "spoon", "map", "box", "whistle", "ring")
+OBJECTS = CARRIED + PACKED
 SPOTS = (
     *("under the bench", "behind the tree", "in the tall grass", "between the stones", "under a leaf", "in the mud"),
     *("behind the door", "under the stairs", "inside an old boot", "on the roof", "beside the fence", "in the hay"),

@@ -3,6 +3,7 @@ from itertools import islice
 
 import pytest
 import sentencepiece
+import torch
 
 from llama_core.stories.data import (
     BEGIN,
@@ -94,7 +95,7 @@ def test_targets_are_the_next_tokens_and_what_is_not_learnt_is_ignored():
 def test_batches_start_every_row_with_the_begin_token_and_keep_to_their_size(
     tokenizer: sentencepiece.SentencePieceProcessor,
 ):
-    for inputs, _ in islice(batches(random.Random(1), tokenizer, tokens=4096), 60):
+    for inputs, _ in islice(batches("1", tokenizer, tokens=4096), 60):
         assert inputs.numel() <= 4096 and (inputs[:, 0] == BEGIN).all()
 
 
@@ -104,8 +105,28 @@ def test_random_sequences_come_first_and_alone_then_about_one_document_in_seven(
     monkeypatch.setattr("llama_core.stories.data.FIRST_SHUFFLED", 100)
     monkeypatch.setattr("llama_core.stories.data.FIRST_REPEATED", 200)
     drawn = []
-    for _, targets in batches(random.Random(1), tokenizer, tokens=4096):
+    for _, targets in batches("1", tokenizer, tokens=4096):
         drawn += (targets[:, 0] == IGNORED).tolist()
         if len(drawn) >= 2300:
             break
     assert all(drawn[:300]) and 0.12 < sum(drawn[300:2300]) / 2000 < 0.18
+
+
+def test_batches_written_ahead_are_the_same_batches_in_the_same_order(
+    tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("llama_core.stories.data.FIRST_SHUFFLED", 10)
+    monkeypatch.setattr("llama_core.stories.data.FIRST_REPEATED", 10)
+    alone = islice(batches("1", tokenizer, 1024, 4096), 200)
+    ahead = islice(batches("1", tokenizer, 1024, 4096, writers=2), 200)
+    for (inputs, targets), (same_inputs, same_targets) in zip(alone, ahead, strict=True):
+        assert torch.equal(inputs, same_inputs) and torch.equal(targets, same_targets)
+
+
+def test_the_stories_come_in_batches_of_their_own_size(
+    tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("llama_core.stories.data.FIRST_SHUFFLED", 50)
+    monkeypatch.setattr("llama_core.stories.data.FIRST_REPEATED", 50)
+    sizes = [inputs.numel() for inputs, _ in islice(batches("1", tokenizer, 512, 4096), 60)]
+    assert max(sizes[:10]) <= 512 and 3000 < max(sizes[20:]) <= 4096

@@ -20,7 +20,6 @@ def measured() -> dict:
     return measure(model, sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer.model")))
 
 
-@pytest.mark.xfail(strict=True, reason="84 of 100 pass: who holds what at the end is lost at times")
 def test_at_least_90_of_100_stories_pass_the_rules(measured: dict):
     assert measured["stories_told"] == 100
     assert measured["stories_that_pass"] >= 90

@@ -4,14 +4,15 @@ import random
 from llama_core.stories.forms import CLOSINGS, FORMS, OPENINGS, readings
 from llama_core.stories.rules import violations
 from llama_core.stories.text import story
+from llama_core.stories.words import CAST, COUNTED, NAMES
 
 STORIES = [story(random.Random(seed)) for seed in range(1000)]
 
-OMAR = """\
-Once upon a time there was a small fox who was called Omar. One day Omar went to the market. He met a sleepy duck \
-named Hugo. Omar had a heavy boat. So he gave Hugo the heavy boat. "How kind you are, Omar," said Hugo. Then a \
-friendly bear named Noël came along. "Hello, Noël," said Hugo. "Hello, Hugo," said Noël.
-When the stars came out, Hugo went home. And Omar and Hugo were friends from that day on."""
+TOM = """\
+Once upon a time there was a small fox who was called Tom. One day Tom went to the market. He met a sleepy duck named \
+Omar. Tom had a heavy lamp. So he gave Omar the heavy lamp. "How kind you are, Tom," said Omar. Then a friendly bear \
+named Noël came along. "Hello, Noël," said Omar. "Hello, Omar," said Noël.
+At last they said good night. And so the day ended."""
 
 
 def sentences(text: str) -> list[list[tuple[str, dict[str, str], int]]]:
@@ -23,9 +24,9 @@ def sentences(text: str) -> list[list[tuple[str, dict[str, str], int]]]:
 
 
 def test_a_seed_gives_this_text_on_every_machine():
-    assert story(random.Random(3)) == OMAR
+    assert story(random.Random(3)) == TOM
     digest = hashlib.sha256("\n\n".join(STORIES[:200]).encode()).hexdigest()
-    assert digest == "f280c30f6e63e619cd1fc41efc32753cf79c0c21579c27d0fd3031f74fdb09bd"
+    assert digest == "1360645764c2a38caa33c896c75e15d130535db9c910b076c330aa401b2c343c"
 
 
 def test_the_rules_accept_every_generated_story():
@@ -52,3 +53,26 @@ def test_each_story_has_its_opening_first_and_its_closing_last():
 def test_stories_differ_and_some_spell_names_beyond_ascii():
     assert len(set(STORIES)) == len(STORIES)
     assert 100 < sum(not text.isascii() for text in STORIES) < 900
+
+
+def test_nobody_meets_a_namesake_whoever_is_drawn():
+    for role, names in enumerate(CAST):
+        assert not set(names) & {name for other in CAST[:role] for name in other}
+    assert sorted(name for names in CAST for name in names) == sorted(NAMES)
+
+
+def test_what_is_taken_home_was_told_of_shortly_before():
+    """In one of the five sentences before: no long look back is needed."""
+    taken = 0
+    for text in STORIES:
+        events = [found[0] for found in sentences(text)]
+        for i, (event, values, _) in enumerate(events):
+            if event in ("home_thing", "home_amount"):
+                before = text[events[i - 6][2] if i > 5 else 0 : events[i - 1][2]]
+                assert values.get("X", values.get("nT")) in before, text
+                taken += 1
+    assert taken > 100
+
+
+def test_nobody_is_left_with_nothing_to_count():
+    assert not any(" no " + kind in text for text in STORIES for kind in COUNTED)
