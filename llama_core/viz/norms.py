@@ -97,7 +97,7 @@ def rms_norm_epsilon(sizes_in: Values, sizes_out: Mapping[str, Values], *, title
         ax.plot(x[order], y[order], marker=markers[n % 8], markevery=max(1, len(x) // 12), label=name)
     ax.axhline(1, color="#8c959f", linewidth=0.8, linestyle="--")
     logarithmic(ax.xaxis)
-    ax.set(xlabel="root mean square of the input", ylabel="of the output")
+    ax.set(xlabel="root mean square of the input", ylabel="root mean square of the output")
     ax.set_ylim(bottom=0)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     smallest = {name: y[order][0] for name, y in curves.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 from matplotlib.axis import Axis
 from matplotlib.font_manager import findfont
@@ -73,14 +74,25 @@ def vocabulary_label(vocabulary: Vocabulary | None, token: int) -> str:
 def set_token_ticks(axis: Axis, labels: Sequence[str], pitch: float) -> None:
     """Label the cells of an axis; where one cell has less room than a legible label, every second, third ... cell.
 
+    Columns that are only counted, 0 1 2 ..., stay upright: every second, fifth, tenth ... of them has its number.
+
     Args:
-        axis: ``ax.xaxis`` (labels are turned by 90 degrees) or ``ax.yaxis``. pitch: points from one cell to the next.
+        axis: ``ax.xaxis`` (other labels are turned by 90 degrees) or ``ax.yaxis``. pitch: points from one cell to the
+            next.
     """
     size = min(max(pitch * 0.85, MIN_SIZE), 8.0)
-    step = max(1, -int(-MIN_SIZE * 1.05 // pitch))
+    widest = max(map(len, labels), default=0) * 0.65 * size  # a character is about 0.65 of the font's size wide
+    if axis.axis_name == "x" and all(label == str(n) for n, label in enumerate(labels)):
+        step = next(step for step in _round_steps() if step * pitch >= widest + 0.4 * size or step >= len(labels))
+    else:
+        step = max(1, -int(-MIN_SIZE * 1.05 // pitch))
     shown = range(0, len(labels), step)
     axis.set_ticks(list(shown), labels=[labels[n] for n in shown])
     axis.set_tick_params(labelsize=size, length=0 if step == 1 else 2, pad=2)
-    # A character is about 0.65 of the font's size wide.
-    if axis.axis_name == "x" and max(map(len, labels)) * 0.65 * size > pitch * step:
+    if axis.axis_name == "x" and widest > pitch * step:
         axis.set_tick_params(rotation=90)
+
+
+def _round_steps() -> Iterator[int]:
+    """1, 2, 5, 10, 20, 50 ..."""
+    return (mantissa * 10**power for power in count() for mantissa in (1, 2, 5))

@@ -63,6 +63,24 @@ def test_labels_are_left_out_where_there_is_no_room_for_all():
     assert np.array_equal(ax.get_yticks(), [0, 3, 6])
 
 
+@pytest.mark.parametrize(
+    "columns, pitch, shown",
+    [(8, 20.0, range(8)), (24, 6.0, range(0, 24, 2)), (40, 4.0, range(0, 40, 5)), (300, 0.5, range(0, 300, 50))],
+)
+def test_numbers_of_columns_stay_upright_and_do_not_touch(columns, pitch, shown):
+    fig = Figure(dpi=72)  # a pixel is a point
+    ax = fig.add_axes((0, 0.2, 1, 0.8))
+    fig.set_size_inches(columns * pitch / 72, 1)
+    ax.set_xlim(-0.5, columns - 0.5)
+    set_token_ticks(ax.xaxis, [str(n) for n in range(columns)], pitch)
+    fig.draw_without_rendering()
+    labels = ax.get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert [label.get_text() for label in labels] == [str(n) for n in shown]
+    assert {label.get_rotation() for label in labels} == {0}
+    assert all(left.x1 + 1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 @pytest.mark.parametrize("pitch, angle", [(60.0, 0), (12.0, 90)])
 def test_column_labels_are_turned_where_they_would_touch(pitch, angle):
     ax = Figure().subplots()
