@@ -153,6 +153,16 @@ def test_the_interface_of_a_neighbour_has_its_weights_and_fields():
     assert "config: sliding_window" in interface(checkpoint("3"), family="mistral")
 
 
+def test_the_command_shows_the_interface_of_the_family_that_is_asked_for(capsys):
+    asked = ["check", "2", "--interface"]
+    assert main([*asked, "--family", "qwen3"]) == 0
+    assert "self_attn.q_norm.weight" in capsys.readouterr().out
+    assert main([*asked, "--family", "qwen3", "--json"]) == 0
+    assert "self_attn.q_norm.weight" in json.loads(capsys.readouterr().out)[0]["weights"]
+    assert main(asked) == 0
+    assert "self_attn.q_norm.weight  [D]" not in capsys.readouterr().out
+
+
 def test_on_the_command_line_a_family_is_asked_for_by_name(tmp_path, capsys):
     def exported(*flags):
         assert (

@@ -10,8 +10,9 @@ from traced_plain import Traced, planted
 from llama_core.cli import main
 from llama_core.errors import TraceError
 from llama_core.names import activation_names
-from llama_core.traces import compare
+from llama_core.traces import compare, impact
 from llama_core.traces.impact import Damage, _damage
+from llama_core.traces.verdict import WRONG
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def two_mistakes(right, folder, harmless, fatal):
 def test_of_two_mistakes_it_says_which_is_harmless_and_which_is_fatal(right, tmp_path, harmless, fatal):
     folder = two_mistakes(right, tmp_path / "c", harmless, fatal)
     result = compare(right, folder, model=model(), impact=True)
-    of = {impact.name: impact.alone for impact in result.impacts.each}
+    of = {i.name: i.alone for i in result.impacts.each}
     small, large = of[f"layers.{harmless}.{HARMLESS[1]}"], of[f"layers.{fatal}.{FATAL[1]}"]
     assert large.explained > 0.9 and small.explained < 0.1, str(result)
     assert large.divergence > 100 * small.divergence
@@ -69,6 +70,14 @@ def test_the_figures_are_those_of_a_hand_calculation():
     found = _damage(right, {(0, 0): np.array([half / 2, -half / 2])}, candidate)
     assert found.explained == pytest.approx(0.75) and found.largest == pytest.approx(half / 2)
     assert _damage(right, right, right) == Damage(0.0, 1.0, 0.0, None)
+
+
+def test_wrong_tensors_beyond_the_most_are_counted_and_not_tried(right, tmp_path, monkeypatch):
+    monkeypatch.setattr(impact, "MOST", 1)
+    result = compare(right, two_mistakes(right, tmp_path / "c", 0, 2), model=model(), impact=True)
+    wrong = sum(line.status == WRONG for line in result.lines)
+    assert len(result.impacts.each) == 1 and result.impacts.left_out == wrong - 1 >= 1
+    assert f"{wrong - 1} more wrong tensors were not tried" in " ".join(str(result).split())
 
 
 def test_without_logits_of_the_candidate_the_damage_is_still_told(right, tmp_path):

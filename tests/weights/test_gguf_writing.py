@@ -109,6 +109,12 @@ def test_q8_0_is_within_half_a_step_of_each_block_and_norms_are_exact(tmp_path):
     assert "q8_0" in result.to_text() and "bit for bit" not in result.to_text()
 
 
+@pytest.mark.parametrize("kind, number", [("f32", 0), ("f16", 1), ("q8_0", 7), ("bf16", 32)])
+def test_the_file_says_the_type_of_its_matrices_by_llama_cpps_number(tmp_path, kind, number):
+    convert(folder(tmp_path / "hf"), tmp_path / "m.gguf", "gguf", kind)
+    assert gguf.GGUFReader(tmp_path / "m.gguf").get_field("general.file_type").contents() == number
+
+
 def test_rows_that_are_no_blocks_stay_float32_and_it_says_so(tmp_path):
     source = folder(tmp_path / "hf", CONFIG.replace(intermediate_size=40))
     result = convert(source, tmp_path / "m.gguf", "gguf", "q8_0")
