@@ -77,6 +77,7 @@ def test_looks_of_error_ladder():
 # Over the noise of right runs
 
 PLACES = ["embedding", "layers.0.q", "layers.0.output", "layers.1.q", "layers.1.output", "logits"]
+#: The third lies above its noise and within the tolerance, which is more.
 ERRORS = {"cumulative": [0.0, 1e-7, 2e-6, 1e-2, 1e-3, np.inf]}
 NOISE = {"cumulative": [0.0, 1e-7, 1e-6, 1e-6, np.nan, 1e-6]}
 
