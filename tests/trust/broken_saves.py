@@ -2,8 +2,9 @@
 
     python tests/trust/broken_saves.py FOLDER    writes FOLDER/results.json
 
-Points of a kill are drawn with a seed: half of them among all calls and returns of the whole operation, half among
-those that touch the disk. Linux only.
+Points of a kill are drawn with a seed: half of them among all calls and returns of the whole operation, a quarter among
+those that touch the disk, a quarter among the last that take a name away or give one: there the old is no longer whole
+unless the new is. Linux only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ _DISK = {
     *("write", "flush", "fsync", "rename", "link", "unlink", "rmdir", "mkdir", "open", "close", "chmod", "scandir"),
     *("writestr", "write_record", "write_end_of_file", "truncate", "stat", "lstat"),
 }
+
+
+#: Calls that give a name or take one away. They are counted by themselves, so that the last can be met exactly.
+_NAMES = {"rename", "link", "unlink", "rmdir"}
+_LAST = 10
 
 
 def model(seed: int) -> Llama:
@@ -72,14 +78,18 @@ def main(root: Path) -> None:
         before(root / f"{kind}-before")
         _events(root / f"{kind}-before", root / f"{kind}-first", act)  # the first time more is imported
         events = _events(root / f"{kind}-before", root / f"{kind}-dry", act)
+        names = sum(called in _NAMES for called in events)
         events = events[: len(events) * 98 // 100]  # an event more or less does not let the last point be missed
         draw = random.Random(f"{name} 7")
-        on_disk = [number for number, is_disk in enumerate(events) if is_disk]
-        points = draw.sample(range(len(events)), POINTS // 2) + draw.sample(on_disk, POINTS - POINTS // 2)
-        for number, point in enumerate(points):
+        on_disk = [number for number, called in enumerate(events) if called in _DISK]
+        last = range(max(0, names - _LAST), names)
+        at_names = [(point, True) for point in draw.sample(last, min(POINTS // 4, len(last)))]
+        anywhere = draw.sample(range(len(events)), POINTS // 2)
+        anywhere += draw.sample(on_disk, POINTS - len(anywhere) - len(at_names))
+        for number, (point, by_name) in enumerate([*at_names, *((point, False) for point in anywhere)]):
             place = root / f"{kind}-{number}"
             shutil.copytree(root / f"{kind}-before", place)
-            results[f"{name} {number}"] = _in_child(lambda p=place, a=act, n=point: _killed(p, a, n))
+            results[f"{name} {number}"] = _in_child(lambda p=place, a=act, n=point, by=by_name: _killed(p, a, n, by))
         for pages in PAGES:
             place = root / f"{kind}-full-{pages}"
             place.mkdir()
@@ -105,13 +115,13 @@ def _in_child(work: Callable[[], dict]) -> dict:
     return {"code": code} | (json.loads(text) if text else {})
 
 
-def _events(before: Path, place: Path, act: Callable[[Path], object]) -> list[bool]:
-    """Every call and return of the operation in its order, and whether it is a call that touches the disk."""
+def _events(before: Path, place: Path, act: Callable[[Path], object]) -> list[str]:
+    """Every call and return of the operation in its order: the name of a function in C that is called, else empty."""
     shutil.copytree(before, place)
-    events: list[bool] = []
+    events: list[str] = []
 
     def watch(frame: object, event: str, argument: object) -> None:
-        events.append(event == "c_call" and getattr(argument, "__name__", "") in _DISK)
+        events.append(getattr(argument, "__name__", "") if event == "c_call" else "")
 
     sys.setprofile(watch)
     try:
@@ -121,10 +131,13 @@ def _events(before: Path, place: Path, act: Callable[[Path], object]) -> list[bo
     return events
 
 
-def _killed(place: Path, act: Callable[[Path], object], point: int) -> dict:
+def _killed(place: Path, act: Callable[[Path], object], point: int, by_name: bool) -> dict:
+    """Ends at an event of this number, or, ``by_name``, before the call of this number that changes names."""
     left = [point]
 
-    def watch(*_: object) -> None:
+    def watch(frame: object, event: str, argument: object) -> None:
+        if by_name and not (event == "c_call" and getattr(argument, "__name__", "") in _NAMES):
+            return
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         left[0] -= 1
