@@ -15,6 +15,8 @@ import numpy as np
 #: Steps that a fused attention kernel keeps to itself, unrounded.
 _INSIDE_FUSED_ATTENTION = ("scores", "masked_scores", "attention_weights")
 _BLOCK = 8
+#: Longer sums are not taken term by term: it would take as long as everything else together.
+_MOST_TERMS = 512
 
 
 def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -58,7 +60,8 @@ class Arithmetic:
     Attributes:
         dtype: what every named value is rounded to.
         wide: what sums, norms, tables and softmax are computed in: ``float64`` or ``float32``.
-        order: of summation: ``forward``, ``reversed``, or ``blocked`` (partial sums of 8 terms, added up in turn).
+        order: of summation: ``forward``, ``reversed``, ``blocked`` (partial sums of 8 terms, added up in turn), or
+            ``sequential`` (one term after the other into one accumulator, as a plain loop does, up to 512 terms).
         fused_attention: scores and attention weights are not rounded on the way.
         norm_casts_last: RMSNorm multiplies by its weight before it rounds, not after.
         float32_tables: rotary angles, cosines and sines are rounded to float32.
@@ -105,6 +108,11 @@ class Arithmetic:
                 j = i + max(_BLOCK, a.shape[-1] // 64)
                 total = total + a[..., i:j] @ b[..., i:j, :]
             return total
+        if self.order == "sequential" and a.shape[-1] <= _MOST_TERMS:
+            total = a[..., :1] * b[..., :1, :]
+            for i in range(1, a.shape[-1]):
+                total += a[..., i : i + 1] * b[..., i : i + 1, :]
+            return total
         return a @ b
 
     def sum(self, x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -112,7 +120,7 @@ class Arithmetic:
         x = self.widen(x)
         if self.order == "reversed":
             return np.cumsum(np.flip(x, axis), axis=axis).take([-1], axis=axis)
-        if self.order == "blocked":
+        if self.order in ("blocked", "sequential"):
             return np.cumsum(x, axis=axis).take([-1], axis=axis)
         return x.sum(axis, keepdims=True)
 
@@ -138,6 +146,12 @@ def right_arithmetics(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
         return plain
     tables = Arithmetic(dtype, wide="float32", float32_tables=True, rounded_tables=True, rounded_products=True)
     return [*plain, tables]
+
+
+def plain_loops(dtype: str, product_inputs: str = "") -> Arithmetic:
+    """What a small engine does: every sum a loop over one accumulator of the type. In float32 it is the noisiest right
+    way; in half precision the rounding of values hides it, and sums are in float32."""
+    return Arithmetic(dtype, wide="float32", order="sequential", float32_tables=True, product_inputs=product_inputs)
 
 
 Made = TypeVar("Made")

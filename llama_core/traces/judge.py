@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from llama_core.checkpoints.arithmetic import Arithmetic, each_once, right_arithmetics
+from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_arithmetics
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, Rows, level, to_rows
@@ -194,7 +194,10 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
         other = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
         return group_errors(level(full, other, expected_rows)[0], expected, unit)
 
-    for errors in each_once(right_arithmetics(dtype, candidate.product_inputs), noisy):
+    ways = right_arithmetics(dtype, candidate.product_inputs)
+    if dtype == "float32":
+        ways.append(plain_loops(dtype, candidate.product_inputs))
+    for errors in each_once(ways, noisy):
         floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
     if floors.any():
         floors = np.maximum(floors * _SPREAD.get(dtype, 1.0), rounding(expected, unit, dtype))
