@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llama_core.checkpoints import reference
-from llama_core.checkpoints.arithmetic import each_once, right_arithmetics
+from llama_core.checkpoints.arithmetic import each_once, plain_loops, right_arithmetics
 from llama_core.checkpoints.context import Context
 from llama_core.config import LlamaConfig
 
@@ -36,3 +36,15 @@ def test_a_sum_of_two_tensors_is_computed_once_and_a_product_once_for_each_order
     counts = [len(list(each_once(right_arithmetics("bfloat16"), evaluations(s, "bfloat16")))) for s in ("add", "norm")]
     assert counts[0] == 1 < counts[1]
     assert len(list(each_once(right_arithmetics("bfloat16"), evaluations("product with weights", "bfloat16")))) == 4
+
+
+def test_plain_loops_add_one_product_after_the_other_into_a_float32():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((3, 50)).astype(np.float32), rng.standard_normal((50, 4)).astype(np.float32)
+    expected = np.zeros((3, 4), np.float32)
+    for row in range(3):
+        for column in range(4):
+            for i in range(50):
+                expected[row, column] = expected[row, column] + a[row, i] * b[i, column]
+    assert np.array_equal(plain_loops("float32").matmul(a, b), expected)
+    assert not np.array_equal(right_arithmetics("float32")[0].matmul(a, b), expected)
