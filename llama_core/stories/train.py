@@ -254,7 +254,7 @@ def main() -> None:
     compute = RecordedGradients(gradients) if model.device.type == "cuda" else gradients
     checkpoint = options.out / "checkpoint.pt"
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(recipe.batches) as pool:
+    with ThreadPoolExecutor(recipe.batches if options.device == "cpu" else 1) as pool:
         seconds, cpu_seconds = train(model, documents, recipe, checkpoint, compute, pool)
     documents.close()
     device = torch.cuda.get_device_name() if model.device.type == "cuda" else options.device

@@ -60,9 +60,7 @@ def with_article(phrase: str) -> str:
 
 
 def amount(number: int, plural: str) -> str:
-    """A number of counted things in words: "one shell", "four shells"; none at all is "no shells"."""
-    if number == 0:
-        return f"no {plural}"
+    """A number of counted things in words: "one shell", "four shells"."""
     return f"{NUMBERS[number - 1]} {COUNTED[plural] if number == 1 else plural}"
 
 

@@ -204,7 +204,7 @@ class World:
         number, noun = words.split()
         plural = next((many for many, one in COUNTED.items() if noun in (many, one)), noun)
         count = NUMBERS.index(number) + 1 if number in NUMBERS else 0
-        known = plural in COUNTED and (count > 0 or number == "no")
+        known = plural in COUNTED and count > 0
         self.hold(known and amount(count, plural) == words, f"{words!r} is no amount")
         return count, plural
 
