@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -52,10 +53,19 @@ SHORTER = {
     "torch.nn.modules.module.Module": "torch.nn.Module",
 }
 
+_ID = re.compile(r'\bid="([^"]*)"')
+_LINK_ON_THE_PAGE = re.compile(r'<a href="#([^"]*)">(.*?)</a>', re.DOTALL)
+
 
 def has_own_docstring(member: pdoc.doc.Doc) -> bool:
     """Whether what a member says of itself was written here and not taken from PyTorch's base class."""
     return not isinstance(member, pdoc.doc.Function) or bool(getattr(member.obj, "__doc__", None))
+
+
+def without_dead_links(html: str) -> str:
+    """The page without links to what it does not show: for pdoc the word ``half`` is ``torch.nn.Module.half``."""
+    ids = set(_ID.findall(html))
+    return _LINK_ON_THE_PAGE.sub(lambda link: link[0] if link[1] in ids else link[2], html)
 
 
 def write_api_pages(folder: Path) -> list[Path]:
@@ -73,7 +83,7 @@ def write_api_pages(folder: Path) -> list[Path]:
         html = pdoc.render.html_module(module, modules)
         for long, short in SHORTER.items():
             html = html.replace(long, short)
-        page.write_text(html, encoding="utf-8")
+        page.write_text(without_dead_links(html), encoding="utf-8")
         written.append(page)
         about = module.docstring.split("\n\n")[0].replace("\n", " ").replace("``", "")
         entries.append({"name": name, "address": page.relative_to(folder).as_posix(), "about": about})

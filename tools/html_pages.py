@@ -1,8 +1,8 @@
 """Write the workbook as static pages that need nothing from elsewhere: no script, no font, no picture.
 
-A page for each notebook and an index, and below ``api/`` the package's public names (`api_pages`). Formulas become
-MathML, which browsers draw by themselves; figures are embedded; the stylesheet is the project's own, in light and dark.
-What needs a kernel is named in its place.
+A page for each notebook, for the documents that they lead to and for files that these link (`page_links`), an index,
+and below ``api/`` the package's public names (`api_pages`). Formulas become MathML, which browsers draw by themselves;
+figures are embedded; the stylesheet is the project's own, in light and dark. What needs a kernel is named in its place.
 
 usage: python tools/html_pages.py [--to FOLDER] NOTEBOOK.ipynb ...
 """
@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -22,13 +22,22 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, pass_context
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from page_links import Links
+from pygments import highlight
 from pygments.formatters import HtmlFormatter
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
 
-from llama_core import viz
+from llama_core import traces, viz
 from llama_core.viz.strip import CHECKPOINTS
 
 TEMPLATES = Path(__file__).with_name("pages")
 STYLESHEET = Path(viz.__file__).with_name("llama_core.css")
+#: Document -> the address of its page, in the order of the index.
+DOCUMENTS = {
+    Path(traces.__file__).with_name("GUIDE.md"): "guide.html",
+    Path(traces.__file__).with_name("FORMAT.md"): "format.html",
+}
 LICENCE = "Text and figures: CC BY 4.0. Code: Apache-2.0."
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -36,7 +45,6 @@ NEEDS_KERNEL = (
     '<p class="needs-kernel">Something to play with stands here when the notebook runs: <code>make lab</code>.</p>'
 )
 
-_LINK_TO_NOTEBOOK = re.compile(r'(href="[\w.-]+)\.ipynb(?=["#])')
 _HEADING = re.compile(r"^# +(.+)$", re.MULTILINE)
 _UNKNOWN_COMMAND = re.compile(r">\s*(\\[A-Za-z]+)")
 _GAP_IN_A_LINE = re.compile(r"\S {2,}\S")
@@ -45,13 +53,13 @@ _END_OF_CODE = re.compile(r"[;{}]$")
 
 @dataclass(frozen=True)
 class Page:
-    """What the index says of a notebook."""
+    """What the index says of a notebook or a document."""
 
     address: str
-    checkpoint: str
-    name: str
     title: str
     opening: str
+    checkpoint: str = ""
+    name: str = ""
 
 
 class FormulaError(ValueError):
@@ -116,24 +124,31 @@ def is_laid_out(text: str) -> bool:
     )
 
 
+def opening(source: Path, text: str) -> tuple[str, str]:
+    """The title and the first paragraph, as HTML, of a text in Markdown.
+
+    Raises:
+        ValueError: it does not start with a heading and a paragraph.
+    """
+    heading = _HEADING.match(text)
+    paragraphs = [part for part in text.split("\n\n")[1:] if part.strip()]
+    if not heading or not paragraphs:
+        raise ValueError(f"{source.name} does not start with '# title' and a paragraph on what it is for")
+    renderer = Renderer(escape=False, exclude_anchor_links=True)
+    html = MarkdownWithMath(renderer=renderer).render(paragraphs[0]).strip()
+    return heading[1], re.sub(r"^<p>|</p>$", "", html)
+
+
 def described(path: Path, notebook: nbformat.NotebookNode) -> Page:
-    """The notebook's title and first paragraph, and its checkpoint from the number in its file's name.
+    """What a notebook's first cell says, and its checkpoint from the number in the file's name.
 
     Raises:
         ValueError: its first cell does not start with a heading and a paragraph.
     """
     number = path.stem.split("_")[0]
     checkpoint = number.lstrip("0").upper() or "0"
-    text = notebook.cells[0].source if notebook.cells else ""
-    heading = _HEADING.match(text)
-    paragraphs = [part for part in text.split("\n\n")[1:] if part.strip()]
-    if not heading or not paragraphs:
-        raise ValueError(f"{path.name}: the first cell does not start with '# title' and a paragraph on what is learnt")
-    renderer = Renderer(escape=False, exclude_anchor_links=True)
-    html = MarkdownWithMath(renderer=renderer).render(paragraphs[0]).strip()
-    paragraph = re.sub(r"^<p>|</p>$", "", html)
-    name = CHECKPOINTS.get(checkpoint, heading[1])
-    return Page(f"{path.stem}.html", checkpoint, name, heading[1], paragraph)
+    title, paragraph = opening(path, notebook.cells[0].source if notebook.cells else "")
+    return Page(f"{path.stem}.html", title, paragraph, checkpoint, CHECKPOINTS.get(checkpoint, title))
 
 
 def way(pages: list[Page], current: int) -> str:
@@ -158,29 +173,59 @@ def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def page(notebook: nbformat.NotebookNode, title: str, links: str, style: str) -> str:
-    """One notebook as HTML. Raises FormulaError where a formula has no MathML."""
+def page(notebook: nbformat.NotebookNode, path: Path, title: str, way: str, style: str, links: Links) -> str:
+    """One notebook as HTML. Raises FormulaError where a formula has no MathML, LinkError where a link leads nowhere."""
     exporter = PageExporter(template_name="base")
     exporter.template_paths = [str(TEMPLATES), *exporter.template_paths]
     exporter.template_file = "notebook.html.j2"
     exporter.register_filter("is_laid_out", is_laid_out)
-    exporter.environment.globals["page"] = {"title": title, "style": style, "way": links, "licence": LICENCE}
+    exporter.register_filter("to_pages", lambda html: links.resolved(html, path))
+    exporter.environment.globals["page"] = {"title": title, "style": style, "way": way, "licence": LICENCE}
     html, _ = exporter.from_notebook_node(without_widgets(notebook))
-    return _LINK_TO_NOTEBOOK.sub(r"\1.html", html)
+    return html
+
+
+def shown(path: Path) -> str:
+    """A file of text or code as HTML, in colours where its language is known."""
+    try:
+        lexer = get_lexer_for_filename(path.name)
+    except ClassNotFound:
+        lexer = TextLexer()
+    heading = f'<h1 id="{escape(path.name)}"><code>{escape(path.name)}</code></h1>'
+    return heading + highlight(path.read_text(encoding="utf-8"), lexer, HtmlFormatter())
 
 
 def write_pages(notebooks: list[Path], folder: Path) -> list[Path]:
-    """Write a page for each notebook and the index; returns the files written."""
+    """Write a page for each notebook, document and file that they link, and the index; returns the files written."""
     folder.mkdir(parents=True, exist_ok=True)
-    read = [nbformat.read(path, as_version=4) for path in notebooks]
-    pages = [described(path, notebook) for path, notebook in zip(notebooks, read, strict=True)]
-    style = stylesheet()
-    for number, (about, notebook) in enumerate(zip(pages, read, strict=True)):
-        html = page(notebook, about.title, way(pages, number), style)
-        (folder / about.address).write_text(html, encoding="utf-8")
-    index = Environment(loader=FileSystemLoader(TEMPLATES)).get_template("index.html.j2")
-    (folder / "index.html").write_text(index.render(pages=pages, style=style, licence=LICENCE), encoding="utf-8")
-    return [folder / "index.html", *(folder / about.address for about in pages)]
+    style, templates = stylesheet(), Environment(loader=FileSystemLoader(TEMPLATES))
+    read = {path: nbformat.read(path, as_version=4) for path in notebooks}
+    texts = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+    pages = {path: described(path, notebook) for path, notebook in read.items()}
+    documents = {path: Page(DOCUMENTS[path], *opening(path, text)) for path, text in texts.items()}
+    links = Links({path: about.address for path, about in (pages | documents).items()})
+    for known in (pages, documents):
+        for path, about in known.items():
+            known[path] = replace(about, opening=links.resolved(about.opening, path))
+
+    def as_document(title: str, body: str) -> str:
+        template = templates.get_template("document.html.j2")
+        return template.render(title=title, body=body, way=way([], 0), style=style, licence=LICENCE)
+
+    written = {}
+    for number, (path, about) in enumerate(pages.items()):
+        written[about.address] = page(read[path], path, about.title, way([*pages.values()], number), style, links)
+    for path, about in documents.items():
+        html = MarkdownWithMath(renderer=Renderer(escape=False)).render(texts[path])
+        written[about.address] = as_document(about.title, links.resolved(html, path))
+    for path, address in links.shown.items():
+        written[address] = as_document(path.name, shown(path))
+    written["index.html"] = templates.get_template("index.html.j2").render(
+        pages=[*pages.values()], documents=[*documents.values()], style=style, licence=LICENCE
+    )
+    for address, html in written.items():
+        (folder / address).write_text(html, encoding="utf-8")
+    return [folder / address for address in written]
 
 
 def main(arguments: list[str]) -> None:

@@ -2,15 +2,17 @@
 
 import re
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
+from posixpath import dirname, join, normpath
+from urllib.parse import unquote
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_files import NOTEBOOKS, tool
 
-from llama_core.checkpoints.specification import CHECKPOINTS
-
+page_links = tool("page_links")  # before the tool that imports it by its name
 html_pages = tool("html_pages")
 
 WIDGET_VIEW = {"application/vnd.jupyter.widget-view+json": {"model_id": "0" * 32}, "text/plain": "VBox(children=...)"}
@@ -18,7 +20,10 @@ PICTURE = {"image/png": "iVBORw0KGgo=", "text/plain": "a line"}
 SMALL = new_notebook(
     cells=[
         new_markdown_cell("# Attention\n\nSee what $\\sqrt{D}$ is for. And more.\n\nForty minutes."),
-        new_markdown_cell("## The idea\n\n$$\\frac{a < b}{c}$$\n\nBefore: [rotary](01b_rope.ipynb#By-hand)."),
+        new_markdown_cell(
+            "## The idea\n\n$$\\frac{a < b}{c}$$\n\nBefore: [rotary](01b_rope.ipynb#By-hand). "
+            'In C: [engine](engine/one.c), and `<a href="x">` is a link.'
+        ),
         new_markdown_cell("<details><summary>Hint</summary>\n\nDivide by `8`.\n\n</details>"),
         new_code_cell("1 + 1", outputs=[new_output("execute_result", {"text/plain": "the value 2"})]),
         new_code_cell(
@@ -32,6 +37,9 @@ SMALL = new_notebook(
         new_code_cell("box", outputs=[new_output("display_data", WIDGET_VIEW)]),
         new_code_cell("x = 3", metadata={"jupyter": {"source_hidden": True}, "tags": ["solution"]}),
     ]
+)
+BEFORE = new_notebook(
+    cells=[new_markdown_cell("# Rotary\n\nTurn [pairs](03_attention.ipynb)."), new_markdown_cell("## By hand")]
 )
 
 
@@ -53,11 +61,28 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name in names]
 
 
+def broken_links(pages: dict[str, str], beside: tuple[str, ...] = ()) -> list[str]:
+    """Every relative link that leads neither to one of the pages and an id on it, nor to what lies beside them."""
+    ids = {address: {a["id"] for _, a in Elements(text).found if "id" in a} for address, text in pages.items()}
+    broken = []
+    for page, text in pages.items():
+        for link in (a["href"] for a in Elements(text).named("a") if "href" in a):
+            name, _, anchor = link.partition("#")
+            address = normpath(join(dirname(page), name)) if name else page
+            arrives = address in beside or (address in pages and {anchor, unquote(anchor)} & {"", *ids[address]})
+            if not arrives and not link.startswith(("https://", "http://")):
+                broken.append(f"{page}: {link}")
+    return broken
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
+    nbformat.write(BEFORE, folder / "01b_rope.ipynb")
     nbformat.write(SMALL, folder / "03_attention.ipynb")
-    html_pages.write_pages([folder / "03_attention.ipynb"], folder / "html")
+    (folder / "engine").mkdir()
+    (folder / "engine" / "one.c").write_text("int one(void) { return 1 < 2; }\n")
+    html_pages.write_pages([folder / "01b_rope.ipynb", folder / "03_attention.ipynb"], folder / "html")
     return folder / "html"
 
 
@@ -75,8 +100,9 @@ def text_of(small, name: str = "03_attention.html") -> str:
 
 def test_every_notebook_has_a_page_that_the_index_links(pages):
     linked = {attributes["href"] for attributes in Elements(pages["index.html"]).named("a")}
-    names = {f"{path.stem}.html" for path in NOTEBOOKS} or {"03_attention.html"}
-    assert linked == names | {"api/index.html"} and names <= set(pages)
+    names = {f"{path.stem}.html" for path in NOTEBOOKS} or {"01b_rope.html", "03_attention.html"}
+    assert linked == names | {"guide.html", "format.html", "api/index.html"}
+    assert names | {"guide.html", "format.html"} <= set(pages)
 
 
 def test_nothing_is_fetched_from_elsewhere(pages):
@@ -97,15 +123,13 @@ def test_every_heading_can_be_linked_to_and_no_id_is_there_twice(pages):
 
 
 def test_links_between_pages_lead_to_a_heading_that_is_there(pages):
-    known = {"index.html", *(f"{checkpoint.notebook}.html" for checkpoint in CHECKPOINTS.values()), *pages}
-    ids = {name: {a["id"] for _, a in Elements(text).found if "id" in a} for name, text in pages.items()}
-    for name in {f"{path.stem}.html" for path in NOTEBOOKS}:
-        for link in (a.get("href", "") for a in Elements(pages[name]).named("a")):
-            address, _, anchor = link.partition("#")
-            if link.startswith(("http", "../")):
-                continue
-            assert not address or address in known, f"{name}: {link}"
-            assert not anchor or anchor in ids.get(address or name, {anchor}), f"{name}: {link}"
+    assert broken_links(pages, beside=("api/index.html",)) == []  # written by api_pages, and tested there
+
+
+def test_a_link_to_a_heading_or_page_that_is_not_there_is_found():
+    pages = {"a.html": '<a href="sub/b.html#x">', "sub/b.html": '<i id="y"><a href="../a.html"><a href="b.html#y">'}
+    assert broken_links(pages) == ["a.html: sub/b.html#x"]
+    assert broken_links(pages | {"c.html": '<a href="d.html"><a href="#e">'})[1:] == ["c.html: d.html", "c.html: #e"]
 
 
 def test_both_light_and_dark_are_styled(pages):
@@ -129,6 +153,42 @@ def test_a_formula_without_mathml_is_refused(formula):
 
 def test_links_to_notebooks_become_links_to_pages(small):
     assert 'href="01b_rope.html#By-hand"' in text_of(small)
+
+
+def test_a_link_in_the_opening_leads_to_its_page_from_the_index_too(small):
+    assert 'Turn <a href="03_attention.html">pairs</a>' in text_of(small, "index.html")
+
+
+def test_a_linked_file_without_a_page_is_shown_in_colours_on_one(small):
+    assert 'href="one.c.html"' in text_of(small) and '<code>&lt;a href="x"&gt;</code>' in text_of(small)
+    shown = text_of(small, "one.c.html")
+    assert '<span class="k">return</span>' in shown and '<a href="index.html">' in shown
+    assert "intone(void){return1<2;}" in "".join(unescape(re.sub("<[^>]+>", "", shown)).split())
+
+
+def test_documents_are_pages_with_coloured_code_that_link_each_other_and_the_engine(small):
+    guide = text_of(small, "guide.html")
+    assert {"format.html", "llama.c.html"} <= {a.get("href") for a in Elements(guide).named("a")}
+    assert '<span class="c1"># exit status 1</span>' in guide
+    assert '<span class="nt">"format"</span>' in text_of(small, "format.html")
+
+
+@pytest.mark.parametrize("link", ["02_missing.ipynb", "../missing/FORMAT.md#noise", "engine"])
+def test_a_link_to_what_is_not_there_is_refused(tmp_path, link):
+    (tmp_path / "engine").mkdir()
+    links = page_links.Links({tmp_path / "03_attention.ipynb": "03_attention.html"})
+    with pytest.raises(page_links.LinkError, match=re.escape(f"03_attention.ipynb links '{link}', and there is no")):
+        links.resolved(f'<a href="{link}">', tmp_path / "03_attention.ipynb")
+
+
+def test_two_files_that_would_have_one_page_are_refused(tmp_path):
+    for folder in ("c", "d"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.c").touch()
+    links = page_links.Links({tmp_path / "a.ipynb": "a.html"})
+    assert links.resolved('<a href="c/one.c#x">' * 2, tmp_path / "a.ipynb") == '<a href="one.c.html#x">' * 2
+    with pytest.raises(page_links.LinkError, match=r"one\.c\.html of the page of .*Rename"):
+        links.resolved('<a href="d/one.c">', tmp_path / "a.ipynb")
 
 
 def test_values_and_pictures_with_their_alternative_text_are_shown(small):
