@@ -154,6 +154,12 @@ def test_it_has_thirty_to_sixty_cells(path):
 
 
 @one_by_one
+def test_no_line_of_code_is_wider_than_a_page(path):
+    lines = [line for cell in code_cells(path) for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@one_by_one
 def test_it_says_what_it_says_in_two_thousand_words(path):
     assert len(without_markup(markdown(path)).split()) <= 2000
 
