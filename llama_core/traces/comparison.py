@@ -16,12 +16,16 @@ from llama_core.traces.align import Golden, is_cache, to_rows
 from llama_core.traces.format import FLOAT_DTYPES, expected_shape, known_axes
 from llama_core.traces.judge import Judged, against_golden, by_statistics, introduced
 from llama_core.traces.measure import worth as in_tolerances
+from llama_core.traces.memory import release_freed
 from llama_core.traces.model_weights import Parameters, right_model
 from llama_core.traces.noise import Floors, measure_noise, stored_noise
 from llama_core.traces.quality import logits_quality
 from llama_core.traces.read import Trace
 from llama_core.traces.regions import Candidate, Place, Weights, full_name, names_of, places
 from llama_core.traces.verdict import Comparison, Finding, conclude
+
+#: Parameters of a model from which freed memory counts; giving it back takes some milliseconds for each tensor.
+_LARGE = 100_000_000
 
 
 def compare(
@@ -194,6 +198,8 @@ class _Run:
                 full = full_name(place, name)
                 if (full, call) in self.usable:
                     self._judge(place, name, full, call, floors)
+                    if self.config.num_parameters >= _LARGE:
+                        release_freed()
         # The next place reads the end of this one; what else it may want, where that is not given, is read again.
         end = "embedding" if place == "input" else f"layers.{place}.output"
         self.kept = {key: values for key, values in self.kept.items() if key[0] in (end, "position_ids")}

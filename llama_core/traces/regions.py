@@ -6,6 +6,7 @@ first, from the candidate's inputs to it, and so on. What is wrong then is *intr
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -156,9 +157,11 @@ class Region:
         self.facts = candidate.calls[call]
         self.rows = candidate.rows(call)
         config = changes.config(candidate.config) if changes.config else candidate.config
-        past = _Past(self, self.facts.past) if self.facts.past is not None else {}
+        # What the context sees leads back here; a circle would keep every array until the next garbage collection.
+        me = weakref.proxy(self)
+        past = _Past(me, self.facts.past) if self.facts.past is not None else {}
         weights = _PlaceWeights(candidate.weights, place)
-        self.context = Context(config, weights, _Values(self), arithmetic, past, call=0 if not past else call)
+        self.context = Context(config, weights, _Values(me), arithmetic, past, call=0 if not past else call)
         self._made: dict[str, np.ndarray] = {}
 
     def sibling(self, place: Place | None = None, call: int | None = None) -> Region:

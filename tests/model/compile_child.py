@@ -11,6 +11,7 @@ from small import CONFIG, token_ids
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from llama_core import KVCache, Llama, RopeScaling, capture, generate
+from llama_core.layers import linear
 
 STEPS = 16
 
@@ -113,7 +114,8 @@ def run(scenario: str, dtype: str, backend: str, device: str) -> dict:
     config = CONFIG.replace(rope_scaling=scaling, dtype=dtype, max_position_embeddings=64)
     model, counter = Llama.random(config, seed=1, device=device), CompileCounterWithBackend(backend)
     scenarios = {"steps": steps, "dynamic": steps, "capture": captured, "whole": whole}
-    scenarios |= {"capacities": capacities, "generate": generated}
+    scenarios |= {"capacities": capacities, "generate": generated, "streams": generated}
+    linear._LARGE = 0 if scenario == "streams" else 1 << 18
     return scenarios[scenario](model, counter, device)
 
 

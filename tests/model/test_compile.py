@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(
 
 @cache  # starting a process costs more than all that it is asked for
 def child(backend: str, device: str) -> dict:
-    scenarios = ["steps:float32", "generate:float32"]
+    scenarios = ["steps:float32", "generate:float32", "streams:float32"]
     if backend == "eager":
         scenarios += ["steps:bfloat16", "steps:float16", "dynamic:float32", "capture:float32", "whole:float32"]
         scenarios += ["capacities:float32"]
@@ -59,6 +59,11 @@ def test_generate_compiles_by_itself_and_gives_the_same_ids(device):
     found = child("inductor", device.type)["generate:float32"]
     assert found["same"] == [True] * 4
     assert (found["compiled before"], found["compiled after"]) == (False, True)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=[pytest.mark.slow, needs_compiler])])
+def test_matrices_read_in_several_streams_give_the_same_ids(backend):
+    assert child(backend, "cpu")["streams:float32"]["same"] == [True] * 4
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Parameters a tensor at a time: the same values as the whole model's, and never the whole model."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from llama_core.model import Llama
 from llama_core.traces import compare
 from llama_core.traces.format import fingerprint
 from llama_core.traces.model_weights import LoadedModel, StoredParameters, as_float, right_model
+from llama_core.traces.regions import Region
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied"])
@@ -38,6 +41,17 @@ def test_comparing_reads_the_folder_and_loads_no_model(tmp_path, monkeypatch):
     monkeypatch.setattr(Llama, "from_pretrained", refuse)
     result = compare(right, right, model=tmp_path / "model")
     assert result.passed and all(line.introduced is not None for line in result.lines if "_ids" not in line.name)
+
+
+def test_what_a_comparison_computes_is_freed_without_the_garbage_collector(tmp_path):
+    right = golden(tmp_path / "golden", noise=("float32",))
+    gc.collect()
+    gc.disable()
+    try:
+        assert compare(right, right, model=model()).passed
+        assert [x for x in gc.get_objects() if type(x) is Region] == []
+    finally:
+        gc.enable()
 
 
 def test_the_fingerprint_of_a_folder_is_that_of_the_model(folder):
