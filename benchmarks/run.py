@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -151,7 +152,9 @@ def measure(name: str, dtype: str, device: str, prompt: int, new: int, rounds: i
         if llama_cpp:
             prefill["llama.cpp"] = lambda: llama_cpp.prefill(prompt_ids)
             decode["llama.cpp"] = lambda: llama_cpp.generate(prompt_ids[:8], new)
-        told = {side: run() for side, run in decode.items()}
+        told, first = {}, {}
+        for side, run in decode.items():
+            first[side] = seconds(lambda side=side, run=run: told.update({side: run()}), device)
         prefill_times = side_by_side(prefill, rounds, device)
         decode_times = side_by_side(decode, rounds, device)
         if llama_cpp:
@@ -174,6 +177,7 @@ def measure(name: str, dtype: str, device: str, prompt: int, new: int, rounds: i
         weight_gigabytes_per_second={side: round(weights * rate / 1e9, 2) for side, rate in rates.items()},
         bandwidth_share={side: round(weights * rate / bandwidth, 2) for side, rate in rates.items()},
         same_ids={side: ids == told["eager"] for side, ids in told.items()},
+        first_compiled_seconds=round(first["compiled"], 1),
     )
     del model, compiled, peer
     gc.collect()
@@ -188,7 +192,7 @@ def as_markdown(record: dict) -> str:
     sides = [("llama_core", "eager"), ("compile=True", "compiled"), ("transformers",) * 2, ("llama.cpp",) * 2]
     names = [" ".join(("decode", shown)) for shown, _ in sides]
     head = [["model", "dtype", "prefill llama_core", "transformers", "llama.cpp", "ratio", *names]]
-    head[0] += ["ratio eager", "ratio compiled", "compiled reads GB/s", "of bandwidth"]
+    head[0] += ["ratio eager", "ratio compiled", "compiled reads GB/s", "of bandwidth", "first compiled call s"]
     rows = [
         [
             r["model"],
@@ -200,17 +204,19 @@ def as_markdown(record: dict) -> str:
             r["decode_ratio_compiled"],
             r["weight_gigabytes_per_second"]["compiled"],
             f"{r['bandwidth_share']['compiled']:.0%}",
+            r.get("first_compiled_seconds", ""),
         ]
         for r in record["rows"]
     ]
     rule = [["---", "---", *["--:"] * (len(head[0]) - 2)]]
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [*head, *rule, *rows]]
     machine = ", ".join(f"{k} {v}" for k, v in record["machine"].items())
+    command = " ".join(["python benchmarks/run.py", *record["arguments"]])
     note = (
         "Tokens per second. A ratio is how many times as fast as transformers llama_core is, on the same weights in "
-        "the same run. Decoding is batch 1, greedy, through `generate` on each side."
+        "the same run. Decoding is batch 1, greedy, through `generate` on each side. The first compiled call compiles."
     )
-    return "\n".join(["# Speed", "", f"`python benchmarks/run.py`: {machine}.", "", note, "", *lines, ""])
+    return "\n".join(["# Speed", "", f"`{command}`: {machine}.", "", note, "", *lines, ""])
 
 
 def machine(device: str, bandwidth: float) -> dict:
@@ -241,7 +247,7 @@ def main() -> None:
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     bandwidth = read_bandwidth(args.device)
-    record: dict = {"machine": machine(args.device, bandwidth), "rows": []}
+    record: dict = {"machine": machine(args.device, bandwidth), "arguments": sys.argv[1:], "rows": []}
     RESULTS.mkdir(exist_ok=True)
     for name in args.models.split(","):
         for dtype in args.dtypes.split(","):

@@ -16,11 +16,13 @@ from llama_core.checkpoints.noise import DTYPES, tolerance
 from llama_core.checkpoints.procedures import run_procedure
 
 SEEDS = 20
+#: Whole models and what they generate: ten to twenty seconds each.
+LONG = ("7", "8", "10")
 WHOLE = ("1", "1B", "2", "3", "4", "5", "9")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize("id", [pytest.param(id, marks=[pytest.mark.slow] * (id in LONG)) for id in IDS])
 @pytest.mark.filterwarnings("ignore")
 def test_no_right_implementation_is_called_wrong(id, dtype):
     number = DTYPES.index(dtype)

@@ -30,6 +30,7 @@ print(f"{id} was the last", len(str(wrong)) > 0)
 """
 
 
+@pytest.mark.slow
 def test_every_gate_and_a_diagnosis_keep_to_the_signatures_of_checkpoints():
     done = subprocess.run([sys.executable, "-c", CHECKED, *CHECKPOINTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

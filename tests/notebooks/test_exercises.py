@@ -20,8 +20,16 @@ WRONG = [
 ]
 
 
-#: Notebooks whose exercises are compiled.
+#: Notebooks whose exercises are compiled, then traced and compared: ten seconds and more for an answer.
 IN_C = {"11_port_your_own"}
+
+
+def each(rows, ids):
+    """Parameters of a test, one for each row; those of notebooks in C are slow."""
+    notebooks = [row.notebook if isinstance(row, Exercise) else row[0] for row in rows]
+    marks = [[pytest.mark.slow] * (notebook in IN_C) for notebook in notebooks]
+    values = [(row,) if isinstance(row, Exercise) else row for row in rows]
+    return [pytest.param(*v, id=i, marks=m) for v, i, m in zip(values, ids, marks, strict=True)]
 
 
 def verdict(exercise: Exercise, answer: str, monkeypatch: pytest.MonkeyPatch):
@@ -39,7 +47,7 @@ def name(exercise: Exercise) -> str:
     return f"{exercise.notebook}-{exercise.id}"
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=name)
+@pytest.mark.parametrize("exercise", each(EXERCISES, map(name, EXERCISES)))
 def test_the_stub_does_not_pass_and_is_told_why(exercise, monkeypatch):
     found = verdict(exercise, exercise.stub, monkeypatch)
     assert found.passed is False
@@ -48,7 +56,7 @@ def test_the_stub_does_not_pass_and_is_told_why(exercise, monkeypatch):
     assert named != (exercise.id in EMPTY)
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=name)
+@pytest.mark.parametrize("exercise", each(EXERCISES, map(name, EXERCISES)))
 def test_the_solution_passes(exercise, monkeypatch):
     assert verdict(exercise, exercise.solution, monkeypatch).passed is True
 
@@ -59,7 +67,7 @@ def test_two_wrong_answers_or_more_are_known(exercise):
     assert len(mistakes) >= 2
 
 
-@pytest.mark.parametrize(("notebook", "id", "source", "mistake"), WRONG, ids=[f"{w[0]}-{w[1]}-{w[3]}" for w in WRONG])
+@pytest.mark.parametrize(("notebook", "id", "source", "mistake"), each(WRONG, [f"{w[0]}-{w[1]}-{w[3]}" for w in WRONG]))
 def test_a_wrong_answer_does_not_pass_and_is_named(notebook, id, source, mistake, monkeypatch):
     (exercise,) = [e for e in EXERCISES if (e.notebook, e.id) == (notebook, id)]
     found = verdict(exercise, source, monkeypatch)

@@ -112,6 +112,7 @@ def test_random_sequences_come_first_and_alone_then_about_one_document_in_seven(
     assert all(drawn[:300]) and 0.12 < sum(drawn[300:2300]) / 2000 < 0.18
 
 
+@pytest.mark.slow
 def test_batches_written_ahead_are_the_same_batches_in_the_same_order(
     tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,19 +20,23 @@ def measured() -> dict:
     return measure(model, sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer.model")))
 
 
+@pytest.mark.slow
 def test_at_least_90_of_100_stories_pass_the_rules(measured: dict):
     assert measured["stories_told"] == 100
     assert measured["stories_that_pass"] >= 90
 
 
+@pytest.mark.slow
 def test_a_head_gives_the_previous_token_a_weight_of_at_least_0_6(measured: dict):
     assert measured["previous_token_head"]["mean_weight"] >= 0.6
 
 
+@pytest.mark.slow
 def test_a_head_does_induction_with_a_weight_of_at_least_0_5(measured: dict):
     assert measured["induction_head"]["mean_weight"] >= 0.5
 
 
+@pytest.mark.slow
 def test_the_recorded_measurements_are_those_of_the_committed_model(measured: dict):
     assert measured["parameters"] == RECORDED["parameters"]
     loss = "held_out_loss_nats_per_token"

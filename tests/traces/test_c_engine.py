@@ -101,6 +101,7 @@ def test_the_engine_reads_bfloat16_and_a_tied_head_and_writes_the_same_text(prog
     assert [int(n) for n in found.split(",")] == list(generate(model, ids, 24, temperature=0, eos_ids=()))
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake["id"])
 def test_a_planted_mistake_is_found_where_it_is_and_named(golden, tmp_path, mistake):

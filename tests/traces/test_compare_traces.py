@@ -52,7 +52,7 @@ def in_dtype(dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("attention", ["eager", "fused"])
-@pytest.mark.parametrize("width", [None, 1, 4])
+@pytest.mark.parametrize("width", [None, *(pytest.param(width, marks=pytest.mark.slow) for width in (1, 4))])
 def test_our_own_runs_are_right_however_they_are_made(right, tmp_path, dtype, attention, width):
     made = in_dtype(dtype)
     made.attention = attention

@@ -101,6 +101,7 @@ def test_a_factor_and_an_order_are_read_off_the_candidate(id):
     assert row("outside", OUTSIDE, id)["named"] == [FITTED[id]]
 
 
+@pytest.mark.slow
 def test_both_engines_are_right_without_a_mistake():
     pytest.importorskip("transformers")
     ids = ["plain padded", "transformers padded", "transformers chunked", "plain llama3", "transformers yarn"]

@@ -117,6 +117,7 @@ def test_bare_arrays_of_the_prompt_alone_are_mapped(right, tmp_path):
     assert compare(right, folder, map=place).line("logits").rows == 7
 
 
+@pytest.mark.slow
 def test_a_mistake_is_still_found_through_a_proposed_map(right, tmp_path):
     engine = planted("attention-heads-tiled", 1).trace
     engine(model(), right.calls, tmp_path / "plain")

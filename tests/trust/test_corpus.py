@@ -22,6 +22,7 @@ def test_it_is_as_promised(verdicts, case):
     assert verdicts[case.id]["complaints"] == []
 
 
+@pytest.mark.slow
 def test_the_summary_counts_every_case(verdicts):
     table = summary(verdicts)
     rows = [
