@@ -53,12 +53,15 @@ SHORTER = {
     "torch.nn.modules.module.Module": "torch.nn.Module",
 }
 
+_OF_EVERY_NAMED_TUPLE = ("Alias for field number ", "Create new instance of ")
 _ID = re.compile(r'\bid="([^"]*)"')
 _LINK_ON_THE_PAGE = re.compile(r'<a href="#([^"]*)">(.*?)</a>', re.DOTALL)
 
 
 def has_own_docstring(member: pdoc.doc.Doc) -> bool:
-    """Whether what a member says of itself was written here and not taken from PyTorch's base class."""
+    """Whether what a member says of itself was written here, not by Python for a tuple or in PyTorch's base class."""
+    if member.docstring.startswith(_OF_EVERY_NAMED_TUPLE):
+        return False
     return not isinstance(member, pdoc.doc.Function) or bool(getattr(member.obj, "__doc__", None))
 
 

@@ -51,6 +51,13 @@ def test_nothing_that_pytorch_says_of_its_base_class_is_shown_as_ours(pages):
         assert "Initialize internal Module state" not in page, address
 
 
+def test_nothing_that_python_says_of_a_named_tuple_is_shown_as_ours(pages):
+    for address, page in pages.items():
+        assert "Alias for field number" not in page, address
+        assert "Create new instance of" not in page, address
+    assert 'id="LayerCache.slots"' in pages["llama_core/layers/attention.html"]  # the field itself stays
+
+
 def test_the_pages_ask_for_nothing_from_elsewhere_and_run_no_script(pages):
     for address, page in pages.items():
         elements = Elements(page)
