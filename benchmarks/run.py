@@ -15,10 +15,12 @@ llama-cpp-python is installed. Results go to ``benchmarks/results/speed-<device>
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -247,6 +249,8 @@ def main() -> None:
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     bandwidth = read_bandwidth(args.device)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache = tempfile.mkdtemp()  # so that the first compiled call compiles
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
     record: dict = {"machine": machine(args.device, bandwidth), "arguments": sys.argv[1:], "rows": []}
     RESULTS.mkdir(exist_ok=True)
     for name in args.models.split(","):

@@ -187,7 +187,7 @@ def error_map(
     bar.outline.set_visible(False)
     if tolerance is not None and above.any():
         ax.set_xlabel(f"×: above the tolerance of {number(tolerance)}", color=ORANGE)
-    alt = "A map of absolute errors, heads down and tokens across."
+    alt = f"A map of the {quantity}, heads down and tokens across."
     return finish(fig, _finding(values, above, names, labels, tolerance) + broken_note(values), title, alt)
 
 

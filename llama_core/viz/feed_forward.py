@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from llama_core.viz.arrays import Values, as_array
 from llama_core.viz.heatmap import broken_note, largest
-from llama_core.viz.style import BLUE, DIVERGING, INK, ORANGE, finish, house_style, logarithmic, new_figure
+from llama_core.viz.style import BLUE, DIVERGING, INK, ORANGE, finish, house_style, logarithmic, new_figure, number
 
 
 @house_style()
@@ -77,5 +77,5 @@ def _finding(gate: np.ndarray, hidden: np.ndarray) -> str:
     few = int(np.searchsorted(np.cumsum(energy), 0.9 * total) + 1)
     return (
         f"{closed:.0f} % of the gates are below 0 and let little through; "
-        f"{100 * few / hidden.size:.0f} % of the hidden values carry 90 % of the energy"
+        f"{number(100 * few / hidden.size)} % of the hidden values carry 90 % of the energy"
     )

@@ -127,7 +127,7 @@ MISTAKES = (
         title="the token that crosses top-p is dropped",
         looks_like="Text is duller than it should be; where one token has more than p, nothing may be left.",
         why="cumsum ≤ p keeps only what lies wholly below p.",
-        mend="Keep a token while the sum *before* it is below p.",
+        mend="Keep a token while the sum of those before it is below p.",
         notebook="09_sampling#top-p",
         origin="https://github.com/rasbt/reasoning-from-scratch/issues/164",
         changes=change(top_p_logits=_crossing_dropped),
