@@ -19,8 +19,8 @@ from jaxtyping import install_import_hook
 # Checks shapes and types in the signatures of llama_core while the tests run. It must come before the first import of
 # the package. Tests that compile a graph do so in a child process, without this hook. Nor is it in ``checkpoints`` and
 # ``traces``, whose signatures state no shapes: a diagnosis calls small functions by the hundred thousand, and checking
-# them takes up to ten times as long as they do. ``gates/test_signatures.py`` and ``traces/test_signatures_of_traces.py``
-# run each of them once with every signature checked.
+# them takes up to ten times as long as they do. ``gates/test_signatures.py`` and
+# ``traces/test_signatures_of_traces.py`` run each of them once with every signature checked.
 _parts = pkgutil.iter_modules(find_spec("llama_core").submodule_search_locations)
 _checked = [f"llama_core.{part.name}" for part in _parts if part.name not in ("checkpoints", "traces")]
 install_import_hook(_checked, "beartype.beartype")
