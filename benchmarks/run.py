@@ -216,7 +216,8 @@ def as_markdown(record: dict) -> str:
     command = " ".join(["python benchmarks/run.py", *record["arguments"]])
     note = (
         "Tokens per second. A ratio is how many times as fast as transformers llama_core is, on the same weights in "
-        "the same run. Decoding is batch 1, greedy, through `generate` on each side. The first compiled call compiles."
+        "the same run. Decoding is batch 1, greedy, through `generate` on each side. The first compiled call compiles. "
+        "The bandwidth is measured once, at the start: on a machine that others share it may be more or less later on."
     )
     return "\n".join(["# Speed", "", f"`{command}`: {machine}.", "", note, "", *lines, ""])
 

@@ -97,7 +97,7 @@ def test_a_mistake_is_named_on_its_page_and_on_the_index(report):
 def test_the_error_is_shown_where_it_is(report):
     _, _, folder = report("second_position")
     pictures = re.findall(r'alt="(.*?)"', page(folder), re.DOTALL)
-    assert any("map of absolute errors" in words and "“1”" in words for words in pictures)
+    assert any("map of the absolute error," in words and "“1”" in words for words in pictures)
     assert "confined to query 1" in page(folder)
 
 
