@@ -16,6 +16,7 @@ def measurements(request):
     return {m.what: m for m in determinism.measure(request.param)}
 
 
+@pytest.mark.slow
 def test_the_same_pass_gives_the_same_bits_three_times(measurements):
     for n in (2, 3):
         assert measurements[f"the same pass, time {n} against time 1"].same_bits

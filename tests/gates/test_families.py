@@ -163,6 +163,7 @@ def test_the_command_shows_the_interface_of_the_family_that_is_asked_for(capsys)
     assert "self_attn.q_norm.weight  [D]" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_on_the_command_line_a_family_is_asked_for_by_name(tmp_path, capsys):
     def exported(*flags):
         assert (

@@ -137,6 +137,7 @@ def test_a_right_implementation_passes_from_its_own_process(mine, dtype):
     assert judged(mine(RIGHT) + ":run", dtype=dtype, cases=5).passed
 
 
+@pytest.mark.slow
 def test_half_precision_tensors_travel_in_their_own_type(mine):
     file = mine(
         """

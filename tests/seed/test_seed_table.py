@@ -54,6 +54,7 @@ def test_the_page_is_what_the_tool_makes_of_the_record(tool, recorded):
     assert page == tool.markdown(recorded)
 
 
+@pytest.mark.slow
 def test_a_part_measured_anew_is_what_is_recorded(tool, recorded):
     ids = [
         "norm-eps-1e-6",

@@ -99,6 +99,7 @@ def test_batches_start_every_row_with_the_begin_token_and_keep_to_their_size(
         assert inputs.numel() <= 4096 and (inputs[:, 0] == BEGIN).all()
 
 
+@pytest.mark.slow
 def test_random_sequences_come_first_and_alone_then_about_one_document_in_seven(
     tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +125,7 @@ def test_batches_written_ahead_are_the_same_batches_in_the_same_order(
         assert torch.equal(inputs, same_inputs) and torch.equal(targets, same_targets)
 
 
+@pytest.mark.slow
 def test_the_stories_come_in_batches_of_their_own_size(
     tokenizer: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch
 ):

@@ -89,6 +89,7 @@ def test_without_logits_of_the_candidate_the_damage_is_still_told(right, tmp_pat
     assert result.impacts.each[0].alone.explained is None and result.impacts.each[0].alone.divergence > 0
 
 
+@pytest.mark.slow
 def test_the_command_needs_the_model_and_gives_json(right, tmp_path, capsys):
     with pytest.raises(TraceError, match="without the right model"):
         compare(right, right, impact=True)

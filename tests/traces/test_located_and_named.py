@@ -90,6 +90,7 @@ def test_of_two_mistakes_the_first_is_found_and_after_mending_it_the_second(pair
     assert found["located"] and found["was named"], found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", OUTSIDE)
 def test_an_error_of_no_known_kind_is_not_taken_for_a_known_mistake(id):
     found = row("outside", OUTSIDE, id)

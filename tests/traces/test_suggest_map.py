@@ -89,6 +89,7 @@ def test_a_proposal_makes_a_right_candidate_pass(right, tmp_path, change):
     assert result.passed and result.line("layers.2.ffn_up").status == "exact", str(result)
 
 
+@pytest.mark.slow
 def test_layers_that_are_counted_from_one_have_a_rule_each(right, tmp_path):
     folder = written(right, tmp_path / "theirs", first=1)
     text, place = proposed(right, folder, tmp_path)
@@ -152,6 +153,7 @@ def test_what_fits_nothing_is_told_and_not_guessed(right, tmp_path):
     assert "not sure: most like layers.{n}.ffn_up" in found.notes["l{n}.up"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_map(right, tmp_path, capsys):
     folder = written(right, tmp_path / "theirs", heads_first)
     assert main(["compare", str(right.folder), str(folder), "--suggest-map"]) == 0

@@ -90,6 +90,7 @@ def test_an_archive_of_four_gigabytes_of_holes_is_read_with_64_bit_offsets(tmp_p
     check_pickle(archive_read)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory that Linux keeps in /proc")
 def test_refusals_take_little_memory(tmp_path):
     """In a process of its own: the bomb and the tensor of 10¹² values are refused within 64 MB more than importing."""
