@@ -14,6 +14,7 @@ from llama_core import KVCache, Llama, RopeScaling, capture, generate
 from llama_core.layers import linear
 
 STEPS = 16
+LARGE = linear._LARGE
 
 
 def decode(model: Llama, ids: torch.Tensor, mask: torch.Tensor | None = None, prefill: int = 3) -> torch.Tensor:
@@ -115,7 +116,7 @@ def run(scenario: str, dtype: str, backend: str, device: str) -> dict:
     model, counter = Llama.random(config, seed=1, device=device), CompileCounterWithBackend(backend)
     scenarios = {"steps": steps, "dynamic": steps, "capture": captured, "whole": whole}
     scenarios |= {"capacities": capacities, "generate": generated, "streams": generated}
-    linear._LARGE = 0 if scenario == "streams" else 1 << 18
+    linear._LARGE = 0 if scenario == "streams" else LARGE
     return scenarios[scenario](model, counter, device)
 
 
