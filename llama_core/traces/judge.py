@@ -40,7 +40,9 @@ class ErrorMap:
     def add(self, where: Rows, worth: np.ndarray, errors: np.ndarray, allowed: np.ndarray) -> None:
         """Add rows of a call: all [N, G]; ``allowed`` is the tolerance in units."""
         pairs = zip(where.sequence.tolist(), where.position.tolist(), strict=True)
-        for pair, row in zip(pairs, worth.astype(np.float32), strict=True):
+        with np.errstate(over="ignore"):  # no more than infinitely wrong
+            kept = worth.astype(np.float32)
+        for pair, row in zip(pairs, kept, strict=True):
             self.rows[pair] = np.maximum(self.rows[pair], row) if pair in self.rows else row
         at = np.unravel_index(int(worth.argmax()), worth.shape) if worth.size else None
         if at is not None and worth[at] > self.worth:

@@ -91,6 +91,12 @@ def read_config(folder: str | PathLike[str]) -> LlamaConfig:
         raise
 
 
+def read_architecture(folder: str | PathLike[str]) -> str:
+    """The class of transformers that computes a folder's model: ``LlamaForCausalLM``, ``MistralForCausalLM``, ..."""
+    folder = model_folder(folder)
+    return _kind(Values(_read_object(folder, CONFIG, required=True), folder / CONFIG)).architectures[0]
+
+
 def write_config(config: LlamaConfig, folder: Path) -> None:
     """Write both files in the older spelling (``rope_scaling``, ``torch_dtype``), which transformers 4 and 5 both read.
 

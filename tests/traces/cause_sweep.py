@@ -201,7 +201,7 @@ class Sweep:
 
     def right_run(self, id: str) -> dict:
         """An engine without a mistake."""
-        engine, setting = id.split()
+        engine, setting = id.split(maxsplit=1)
         result, differs = self.compared(engine, setting, {})
         return {"id": id} | told(result) | {"located": result.passed and differs is None, "was named": False}
 

@@ -4,6 +4,7 @@ The mistakes are those of the hand-written Llama (``planted.py``): the methods t
 the modules of one layer, and everything else stays transformers' own.
 """
 
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -130,8 +131,7 @@ def _patched(module, **functions):
 
 
 def _mount_attention(attention, plain, calls, names):
-    from transformers.models.llama import modeling_llama
-
+    modeling = sys.modules[type(attention).__module__]
     right, numbers = attention.forward, iter(range(len(calls)))
     if "scale" in names:
         attention.scaling = plain.scale(torch.zeros(attention.head_dim))
@@ -168,7 +168,7 @@ def _mount_attention(attention, plain, calls, names):
             attention_mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
         if names & {"append_k", "append_v"}:
             past_key_values = _Cache(past_key_values, plain, calls)
-        with _patched(modeling_llama, **functions):
+        with _patched(modeling, **functions):
             return right(
                 hidden_states,
                 position_embeddings=position_embeddings,

@@ -4,7 +4,8 @@ A sample of ``tools/cause_table.py``, which plants the whole catalogue and recor
 """
 
 import pytest
-from cause_sweep import PAIRS, results
+from cause_sweep import KINDS, PAIRS, results, swept
+from whole_models import replaced
 
 #: id -> the tensor that is the first to be wrong, by hand.
 FULL = {
@@ -15,6 +16,8 @@ FULL = {
     "rope-positions-restart": "q_rotated",
     "rope-keys-not-rotated": "k_rotated",
     "cache-last-slot-overwritten": "cache_k",
+    "qk-norm-after-rotation": "q",
+    "attention-window-counts-padding": "masked_scores",
     "attention-heads-tiled": "scores",
     "attention-mask-shows-one-future-token": "masked_scores",
     "attention-nan-for-hidden-row": "attention_weights",
@@ -75,6 +78,10 @@ def test_a_planted_mistake_is_located_and_named(kind, id, tensor):
     assert found["first"].startswith(("layers.1.", "layers.2.")) and found["first"].endswith(f".{tensor}"), found
     assert found["located"], found
     assert found["was named"], found
+
+
+def test_every_mistake_of_the_catalogue_can_be_planted_in_a_whole_model():
+    assert all(replaced(id) for kind in KINDS if kind.startswith("plain") for id in swept(kind))
 
 
 @pytest.mark.parametrize("id", STATISTICS)

@@ -54,7 +54,12 @@ SETTINGS = {
     ),
     "grouped": dict(num_attention_heads=8, head_dim=16),
     "qwen2": dict(qkv_bias=True),
+    "window": dict(sliding_window=3),
+    "window padded right": dict(sliding_window=3),
+    "head norms": dict(qk_norm=True),
 }
+#: Where the first row of a setting is padded. Between a prompt and its step there are slots that are no positions.
+PADDED = {"padded": slice(None, 3), "window padded right": slice(-3, None)}
 NEEDED = {
     "square": ("qkv-weight-transposed", "qkv-q-and-k-swapped", "output-projection-transposed")
     + ("output-projection-skipped", "ffn-weight-transposed"),
@@ -68,6 +73,10 @@ NEEDED = {
     + ("attention-lowest-number-for-mask", "attention-nan-for-hidden-row"),
     "chunked": ("rope-positions-restart", "rope-position-zero-when-decoding"),
     "long": ("rope-positions-in-bfloat16",),
+    "window": ("attention-window-ignored", "attention-window-one-more", "attention-window-one-less")
+    + ("attention-window-in-the-call", "attention-window-of-the-last-query"),
+    "window padded right": ("attention-window-counts-padding",),
+    "head norms": ("qk-norm-missing", "qk-norm-over-all-heads", "qk-norms-swapped", "qk-norm-after-rotation"),
 }
 SETTING_OF = {id: name for name, ids in NEEDED.items() for id in ids}
 #: Of the whole model, not of a layer.
@@ -92,6 +101,11 @@ def _drawn(size, fan_in):
 def _spurious_bias(self, x, name):
     y, weight = Plain.linear(self, x, name), self.parameter(f"{name}.weight")
     return y + _drawn(*weight.shape) if name[-6:-5] in "qkv" and name.startswith("self_attn") else y
+
+
+def _spurious_output_bias(self, x, name):
+    y, weight = Plain.linear(self, x, name), self.parameter(f"{name}.weight")
+    return y + _drawn(*weight.shape) if name.endswith("o_proj") else y
 
 
 def _drawn_head(self, x):
@@ -123,6 +137,7 @@ def _top_left(self, positions, keys):
 MORE = {
     "rope-exponent-halved": dict(inverse_wavelengths=_halved_exponent),
     "qkv-spurious-bias": dict(linear=_spurious_bias),
+    "output-spurious-bias": dict(linear=_spurious_output_bias),
     "model-head-not-tied": dict(head=_drawn_head),
     "model-spurious-head-bias": dict(head=_biased_head),
     "cache-values-hold-keys": dict(append_k=_keys_kept, append_v=lambda self, past, new: self.keys),
@@ -160,14 +175,14 @@ def model_of(setting):
 
 
 def plan_of(setting):
-    """Seven tokens and one step of a batch of two; with padding on the left, or in two chunks; or one long prompt."""
+    """Seven tokens and one step of a batch of two; with padding, or in two chunks; or one long prompt."""
     config = config_of(setting)
     length = 300 if setting == "long" else 7
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, config.vocab_size, (1 if setting == "long" else 2, length), generator=generator).numpy()
     mask = np.ones_like(ids)
-    if setting == "padded":
-        mask[0, :3] = 0
+    if setting in PADDED:
+        mask[0, PADDED[setting]] = 0
     return plan_prompt(ids, mask, steps=0 if setting == "long" else 1, chunk=4 if setting == "chunked" else None)
 
 
@@ -188,14 +203,16 @@ def run_plain(setting, calls, folder, mistakes, shows, **options) -> Trace:
 
 def run_transformers(setting, calls, folder, mistakes, shows, **options) -> Trace:
     from mounted import mount
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     from llama_core.traces.bridges.transformers import record_transformers
 
     saved = folder.parent / f"model-{setting}"
     if not saved.exists():
         model_of(setting).save_pretrained(saved)
-    peer = LlamaForCausalLM.from_pretrained(saved, dtype=torch.float32, attn_implementation="eager").eval()
+    disable_progress_bar()
+    peer = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32, attn_implementation="eager").eval()
     weights = dict(model_of(setting).state_dict())
     for layer, methods in mistakes.items():
         mount(peer, config_of(setting), weights, calls, layer, methods)
@@ -204,13 +221,15 @@ def run_transformers(setting, calls, folder, mistakes, shows, **options) -> Trac
 
 
 ENGINES = {"plain": run_plain, "transformers": run_transformers}
-#: transformers' Llama has biases in all four projections of attention or in none.
-PEERLESS = {("transformers", "qwen2")}
+#: transformers itself counts a sliding window in slots, padding included.
+PEERLESS = {("transformers", "window padded right")}
 
 
 def mountable(id) -> bool:
     from mounted import MOUNTED
 
+    if ("transformers", SETTING_OF.get(id)) in PEERLESS:
+        return False
     return id in IN_MASK or replaced(id).keys() <= MOUNTED
 
 

@@ -1,4 +1,4 @@
-"""Traces of transformers' Llama: its code is not touched.
+"""Traces of transformers' Llama, Mistral, Qwen2 and Qwen3: its code is not touched.
 
 Rotated queries and keys, what the cache holds, scores and weights come from an attention function that is registered
 together with its mask function (with the first alone there would be no mask); everything else from hooks on modules.
@@ -7,6 +7,7 @@ together with its mask function (with the first alone there would be no mask); e
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -21,7 +22,7 @@ from llama_core.traces.format import Call, Manifest, fingerprint, parse_rows
 from llama_core.traces.read import Trace
 from llama_core.traces.recorder import Plan, next_call, selected_rows, wanted_names
 from llama_core.traces.write import TraceWriter
-from llama_core.weights import model_folder, read_config
+from llama_core.weights import model_folder, read_architecture, read_config
 
 _NAME = "llama_core_trace_"
 _ATTENTION = ("q_rotated", "k_rotated", "cache_k", "cache_v", "scores", "masked_scores", "attention_weights")
@@ -40,10 +41,11 @@ def record_transformers(
     statistics_only: bool = False,
     config=None,
 ) -> Trace:
-    """Write a trace of transformers' Llama.
+    """Write a trace of transformers' own model.
 
     Args:
-        model: a model folder, or a ``LlamaForCausalLM`` (then with ``config``, its ``LlamaConfig`` of ours).
+        model: a model folder, or a ``LlamaForCausalLM``, ``MistralForCausalLM``, ``Qwen2ForCausalLM`` or
+            ``Qwen3ForCausalLM`` (then with ``config``, its ``LlamaConfig`` of ours).
         plan: the calls to make (``recorder.plan_like``, ``plan_prompt``).
         dtype: to compute in; float32 unless given. attention: ``eager``, or ``fused`` for its sdpa, which shows no
             scores. The others as in ``record``.
@@ -51,15 +53,14 @@ def record_transformers(
     Raises:
         TraceError: transformers is not installed, or the folder is not all that the model needs.
     """
-    llama = _import()
+    library = _import()
     if isinstance(model, str | PathLike):
         config = read_config(model_folder(model))
-        model = _load(llama, model, dtype or "float32")
+        model = _load(library, model, dtype or "float32")
     own = dtype_name(next(model.parameters()).dtype)
     parameters = ((name.removeprefix("model."), p) for name, p in model.named_parameters())
-    version = __import__("transformers").__version__
     manifest = Manifest(
-        {"name": "transformers", "version": version, "detail": f"attention: {attention}"},
+        {"name": "transformers", "version": library.__version__, "detail": f"attention: {attention}"},
         dataclasses.asdict(config.replace(dtype=own)),
         fingerprint(parameters),
         own,
@@ -70,7 +71,7 @@ def record_transformers(
     )
     wanted = wanted_names(names, config.num_hidden_layers)
     chosen = parse_rows(rows, plan.calls[0].positions.shape[1])
-    with TraceWriter(folder, manifest, statistics_only) as writer, _watched(llama, model, attention) as taps:
+    with TraceWriter(folder, manifest, statistics_only) as writer, _watched(model, attention) as taps:
         _run(model, plan, writer, set(wanted), chosen, taps)
     return Trace.open(folder)
 
@@ -80,7 +81,7 @@ _HIDDEN = ("layers.*.scores", "layers.*.masked_scores", "layers.*.attention_weig
 
 def _import():
     try:
-        from transformers.models.llama import modeling_llama
+        import transformers
     except ImportError as e:
         raise TraceError(
             "transformers is not installed",
@@ -89,13 +90,16 @@ def _import():
             actual=str(e),
             hint="pip install 'llama-core[test]', or pip install 'transformers>=5'",
         ) from e
-    return modeling_llama
+    return transformers
 
 
-def _load(llama, folder: str | PathLike[str], dtype: str):
-    """Every tensor has to come from the folder: transformers fills what is missing with random numbers."""
+def _load(library, folder: str | PathLike[str], dtype: str):
+    """Every tensor has to come from the folder: transformers fills what is missing with random numbers.
+
+    The class is that of the folder's kind: another one would load many of them, and leave out a step.
+    """
     place = model_folder(folder)
-    model, found = llama.LlamaForCausalLM.from_pretrained(
+    model, found = getattr(library, read_architecture(place)).from_pretrained(
         place, dtype=as_torch_dtype(dtype), local_files_only=True, output_loading_info=True
     )
     lost = {key: sorted(map(str, found[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
@@ -119,14 +123,14 @@ class _Taps:
 
 
 @contextmanager
-def _watched(llama, model, attention: str) -> Iterator[_Taps]:
+def _watched(model, attention: str) -> Iterator[_Taps]:
     """Hooks and functions in place; afterwards the model is as it was."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
     taps = _Taps()
     kind = "eager" if attention == "eager" else "sdpa"
-    AttentionInterface.register(_NAME + kind, _attention(llama, taps, kind))
+    AttentionInterface.register(_NAME + kind, _attention(_modeling(model), taps, kind))
     AttentionMaskInterface.register(_NAME + kind, AttentionMaskInterface()[kind])
     before = model.config._attn_implementation
     handles = list(_hooks(model, taps))
@@ -139,8 +143,14 @@ def _watched(llama, model, attention: str) -> Iterator[_Taps]:
             handle.remove()
 
 
-def _attention(llama, taps: _Taps, kind: str):
-    """transformers' own attention, its inputs and what is on the way shown."""
+def _modeling(model) -> Any:
+    """The module that defines the model, or what it is a kind of."""
+    places = (sys.modules[one.__module__] for one in type(model).__mro__)
+    return next(place for place in places if hasattr(place, "eager_attention_forward"))
+
+
+def _attention(modeling: Any, taps: _Taps, kind: str):
+    """transformers' own attention, from the module that defines the model; its inputs and what is on the way shown."""
 
     def attend(module, query, key, value, attention_mask, scaling=None, **options):
         from transformers import AttentionInterface
@@ -154,11 +164,11 @@ def _attention(llama, taps: _Taps, kind: str):
         keep("cache_v", value)
         if kind == "sdpa":
             return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **options)
-        keys = llama.repeat_kv(key, module.num_key_value_groups)
+        keys = modeling.repeat_kv(key, module.num_key_value_groups)
         scores = torch.matmul(query, keys.transpose(2, 3)) * scaling
         keep("scores", scores)
         keep("masked_scores", scores if attention_mask is None else scores + attention_mask)
-        output, weights = llama.eager_attention_forward(
+        output, weights = modeling.eager_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         keep("attention_weights", weights)
@@ -193,7 +203,8 @@ def _hooks(model, taps: _Taps) -> Iterator[Any]:
         attention, mlp, prefix = layer.self_attn, layer.mlp, f"layers.{n}."
         yield after(layer.input_layernorm, prefix + "attention_norm")
         for name in "qkv":
-            yield after(getattr(attention, f"{name}_proj"), prefix + name, split=True)
+            normed = getattr(attention, f"{name}_norm", None)  # Qwen3's, of every head of q and k
+            yield after(normed or getattr(attention, f"{name}_proj"), prefix + name, split=normed is None)
         yield before(attention.o_proj, prefix + "attention_context", split=True)
         yield after(attention.o_proj, prefix + "attention_output")
         yield before(layer.post_attention_layernorm, prefix + "attention_residual")
@@ -219,8 +230,8 @@ def _run(model, plan: Plan, writer: TraceWriter, wanted: set[str], rows, taps: _
         if logits is not None and number >= len(calls):
             calls.append(next_call(calls, logits))
         call = calls[number]
-        if call.past is None:
-            caches[call.sequences] = DynamicCache(config=model.config)
+        if call.past is None:  # without a configuration: a cache told of a sliding window forgets what lies behind it
+            caches[call.sequences] = DynamicCache()
         writer.begin_call(call)
         taps.keep = _keeper(writer, call, wanted, rows if number == 0 else None)
         device = next(model.parameters()).device
