@@ -65,6 +65,9 @@ class Arithmetic:
         fused_attention: scores and attention weights are not rounded on the way.
         norm_casts_last: RMSNorm multiplies by its weight before it rounds, not after.
         float32_tables: rotary angles, cosines and sines are rounded to float32.
+        frequencies: of float32 tables: ``rounded`` from float64; ``product``: each the one before times θ^(-2/D), as in
+            llama.cpp; ``inexact``: each too large by two roundings, 2⁻²³ of itself. Powers and exponentials in float32
+            are off by one to five, each library's by others.
         rounded_tables: cosines and sines are rounded to ``dtype`` before they rotate, as transformers does.
         rounded_products: q·k is rounded before it is scaled, as where the two are separate operations.
         product_inputs: what the input of a product with a weight matrix is rounded to: a type, or one of
@@ -77,6 +80,7 @@ class Arithmetic:
     fused_attention: bool = False
     norm_casts_last: bool = False
     float32_tables: bool = False
+    frequencies: str = "rounded"
     rounded_tables: bool = False
     rounded_products: bool = False
     product_inputs: str = ""
@@ -146,6 +150,16 @@ def right_arithmetics(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
         return plain
     tables = Arithmetic(dtype, wide="float32", float32_tables=True, rounded_tables=True, rounded_products=True)
     return [*plain, tables]
+
+
+def right_engines(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
+    """``right_arithmetics``, two of which make rotary frequencies as other engines do: at positions in the hundreds
+    that is more than all else that differs in a rotated query. (A gate's tolerance, of the largest error in a whole
+    tensor, has room for it: 0.73 of one at position 2049.)"""
+    ways = right_arithmetics(dtype, product_inputs)
+    for n, frequencies in ((1, "inexact"), (2, "product")):
+        ways[n] = replace(ways[n], frequencies=frequencies)
+    return ways
 
 
 def plain_loops(dtype: str, product_inputs: str = "") -> Arithmetic:

@@ -40,7 +40,7 @@ def pair_frequencies(ctx: Context, length: int) -> Array:
         longest = max(length, config.max_position_embeddings)
         growth = s.factor * longest / config.max_position_embeddings - (s.factor - 1)
         theta = theta * growth ** (d / (d - 2))
-    base = np.array([theta ** (-2 * i / d) for i in range(d // 2)])
+    base = _base_frequencies(ctx, theta)
     if kind == "linear":
         return base / s.factor
     if kind == "llama3":
@@ -48,6 +48,18 @@ def pair_frequencies(ctx: Context, length: int) -> Array:
     if kind == "yarn":
         return _yarn_frequencies(base, s, original, d, theta)
     return base
+
+
+def _base_frequencies(ctx: Context, theta: float) -> Array:
+    """θ^(-2i/D) for pair i."""
+    d, ar = ctx.config.head_dim, ctx.arithmetic
+    exact = np.array([theta ** (-2 * i / d) for i in range(d // 2)])
+    if not ar.float32_tables or ar.frequencies == "rounded":
+        return exact
+    if ar.frequencies == "inexact":
+        return exact * (1 + 2**-23)
+    ratio = np.float32(theta ** (-2 / d))
+    return np.cumprod(np.append(np.float32(1), np.full(d // 2 - 1, ratio)), dtype=np.float32).astype(np.float64)
 
 
 def _llama3_frequency(frequency: float, s, original: int) -> float:

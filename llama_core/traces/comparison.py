@@ -14,7 +14,7 @@ from llama_core.errors import TraceError
 from llama_core.names import activation_names
 from llama_core.traces.align import Golden, is_cache, to_rows
 from llama_core.traces.format import FLOAT_DTYPES, expected_shape, known_axes
-from llama_core.traces.judge import Judged, against_golden, by_statistics, introduced
+from llama_core.traces.judge import Judged, against_golden, by_statistics, hides_by_number, introduced
 from llama_core.traces.measure import worth as in_tolerances
 from llama_core.traces.memory import release_freed
 from llama_core.traces.model_weights import Parameters, right_model
@@ -91,6 +91,7 @@ class _Run:
         self.judged: dict[str, Judged] = {}
         self.kept: dict[tuple[str, int], np.ndarray | None] = {}
         self.rows_of: dict[int, tuple[int, ...] | None] = {}
+        self.swamped: set[str] = set()
         self.candidate: Candidate | None = None
         self.usable = self._check_shapes()
 
@@ -238,11 +239,16 @@ class _Run:
             same = record.shape == stated.shape and record.rows == stated.rows and record.statistics is not None
             if same and np.array_equal(facts.positions, other.positions) and facts.sequences == other.sequences:
                 if not is_cache(record.axes) or np.array_equal(facts.key_positions, other.key_positions):
-                    by_statistics(judged, record, stated.statistics, floors, call)
+                    if hides_by_number(stated.statistics, record.statistics):
+                        self.swamped.add(full)
+                    else:
+                        by_statistics(judged, record, stated.statistics, floors, call)
                     return
 
     def reason_for(self, name: str) -> str:
-        """Why the candidate does not give a tensor, as it states."""
+        """Why the candidate does not give a tensor, as it states, or as is seen."""
+        if name in self.swamped:
+            return "its statistics are of the large negative number that stands for -inf"
         for pattern, why in self.theirs.manifest.not_provided.items():
             if fnmatch.fnmatchcase(name, pattern):
                 return why

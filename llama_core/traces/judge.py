@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_arithmetics
+from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_engines
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, Rows, level, to_rows
 from llama_core.traces.format import Call, Statistics, TensorRecord
-from llama_core.traces.measure import Measured, group_errors, hide, rounding, tolerances, units, worth
+from llama_core.traces.measure import HIDDEN, Measured, group_errors, hide, rounding, tolerances, units, worth
 from llama_core.traces.noise import Floors
 from llama_core.traces.regions import Candidate, Place, Unavailable, full_name
 
@@ -196,7 +196,7 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
         other = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
         return group_errors(level(full, other, expected_rows)[0], expected, unit)
 
-    ways = right_arithmetics(dtype, candidate.product_inputs)
+    ways = right_engines(dtype, candidate.product_inputs)
     if dtype == "float32":
         ways.append(plain_loops(dtype, candidate.product_inputs))
     for errors in each_once(ways, noisy):
@@ -214,6 +214,11 @@ def rowed(name: str, values: np.ndarray, call: Call, rows: tuple[int, ...] | Non
     keys = call.key_positions[[call.sequences.index(n) for n in found.sequence]]
     seen = (keys >= 0) & (keys <= found.position[:, None])
     return replace(found, values=np.where(seen[:, None], found.values, 0.0))
+
+
+def hides_by_number(stated: Statistics, right: Statistics) -> bool:
+    """Whether another number stands where the right tensor has -inf: its sum and extremes then say nothing else."""
+    return stated.min <= HIDDEN and stated.negative_infinity < right.negative_infinity
 
 
 def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floors: Floors | None, call: int) -> None:

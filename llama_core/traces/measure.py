@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llama_core.checkpoints.compare import STANDS_FOR_HIDDEN as HIDDEN
 from llama_core.checkpoints.noise import FACTOR
 
-#: At or below this a candidate's score counts as hidden where the right one is -inf. -1e4 added to a score is near it.
-HIDDEN = -9e3
 _LEAST_UNIT = 0.1
 _ENTRIES = 1 << 20
 _COMMON = 0.75

@@ -231,7 +231,7 @@ def _missing(run, name: str, complete: set[str], findings: list[Finding]) -> str
     if any(finding.name == name and finding.kind == "shape" for finding in findings):
         return "its shape is wrong"
     findings.append(
-        Finding("missing", name, None, f"is not provided, and nothing after it was compared {why}".rstrip())
+        Finding("missing", name, None, f"is not provided, and nothing after it was compared{': ' * bool(why)}{why}")
     )
     return why
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from llama_core.checkpoints import reference
-from llama_core.checkpoints.arithmetic import each_once, plain_loops, right_arithmetics
+from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_arithmetics, right_engines
 from llama_core.checkpoints.context import Context
 from llama_core.config import LlamaConfig
 
@@ -48,3 +49,26 @@ def test_plain_loops_add_one_product_after_the_other_into_a_float32():
                 expected[row, column] = expected[row, column] + a[row, i] * b[i, column]
     assert np.array_equal(plain_loops("float32").matmul(a, b), expected)
     assert not np.array_equal(right_arithmetics("float32")[0].matmul(a, b), expected)
+
+
+def frequencies(way, head_dim=128, theta=500000.0):
+    config = CONFIG.replace(head_dim=head_dim, rope_theta=theta)
+    return reference.pair_frequencies(Context(config, {}, {}, Arithmetic(float32_tables=True, frequencies=way)), 1)
+
+
+def test_inexact_frequencies_are_off_by_about_as_much_as_powers_in_float32():
+    power = 1.0 / (500000.0 ** (torch.arange(0, 128, 2, dtype=torch.int64).float() / 128)).double().numpy()
+    exact = 500000.0 ** (-np.arange(0, 128, 2) / 128)
+    off = np.abs(power / exact - 1).max()
+    assert 0.25 * off < np.abs(frequencies("inexact") / exact - 1).min() < 4 * off
+
+
+def test_frequencies_by_product_are_each_the_one_before_times_the_same_float32():
+    ratio, expected = np.float32(np.float32(500000.0) ** np.float32(-2 / 128)), [np.float32(1)]
+    for _ in range(63):
+        expected.append(np.float32(expected[-1] * ratio))
+    assert np.array_equal(frequencies("product"), np.array(expected, np.float64))
+
+
+def test_right_engines_make_rotary_frequencies_in_each_way():
+    assert {a.frequencies for a in right_engines("float32") if a.float32_tables} == {"rounded", "inexact", "product"}

@@ -256,6 +256,21 @@ def test_statistics_alone_find_the_layer(right, tmp_path):
     assert not result.passed and result.first == "layers.1.ffn_activation"
 
 
+def test_statistics_of_a_number_that_stands_for_minus_infinity_are_not_judged(right, tmp_path):
+    class ByNumber(Traced):
+        def forward(self, call, past, add):
+            def hidden(name, x):
+                return torch.where(x == -torch.inf, -1e4, x) if name.endswith("masked_scores") else x
+
+            return super().forward(call, past, lambda name, x: add(name, hidden(name, x)))
+
+    ByNumber().trace(model(), right.calls, tmp_path / "c", statistics_only=True)
+    result = compare(right, tmp_path / "c")
+    assert result.first is None, str(result)
+    assert result.line("layers.1.masked_scores").status == "not provided"
+    assert "stands for -inf" in result.line("layers.1.masked_scores").note
+
+
 # Bare files and maps
 
 

@@ -42,7 +42,10 @@ TRANSFORMERS = {
     "qkv-k-and-v-swapped": "k",
     "rope-sign-flipped": "q_rotated",
     "cache-keys-rotated-again": "cache_k",
+    "cache-last-slot-overwritten": "cache_k",
     "attention-no-scale": "scores",
+    "attention-mask-after-softmax": "attention_weights",
+    "attention-nan-for-hidden-row": "attention_weights",
     "attention-mask-top-left": "masked_scores",
     "ffn-relu": "ffn_activation",
     "block-norms-swapped": "attention_norm",
@@ -112,5 +115,12 @@ def test_a_factor_and_an_order_are_read_off_the_candidate(id):
 @pytest.mark.slow
 def test_both_engines_are_right_without_a_mistake():
     pytest.importorskip("transformers")
-    ids = ["plain padded", "transformers padded", "transformers chunked", "plain llama3", "transformers yarn"]
+    ids = [
+        "plain padded",
+        "transformers padded",
+        "transformers long",
+        "transformers chunked",
+        "plain llama3",
+        "transformers yarn",
+    ]
     assert [found["id"] for found in results("right", *ids) if not found["passed"]] == []

@@ -1,7 +1,8 @@
 """Traces of transformers' Llama, Mistral, Qwen2 and Qwen3: its code is not touched.
 
-Rotated queries and keys, what the cache holds, scores and weights come from an attention function that is registered
-together with its mask function (with the first alone there would be no mask); everything else from hooks on modules.
+Rotated queries, what the cache holds, scores and weights come from an attention function that is registered together
+with its mask function (with the first alone there would be no mask); rotated keys as they are handed to the cache;
+everything else from hooks on modules.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from llama_core.dtypes import as_torch_dtype, dtype_name
 from llama_core.errors import TraceError
 from llama_core.traces.format import Call, Manifest, fingerprint, parse_rows
+from llama_core.traces.measure import HIDDEN
 from llama_core.traces.read import Trace
 from llama_core.traces.recorder import Plan, next_call, selected_rows, wanted_names
 from llama_core.traces.write import TraceWriter
@@ -159,7 +161,6 @@ def _attention(modeling: Any, taps: _Taps, kind: str):
             taps.keep(f"layers.{module.layer_idx}.{name}", x)
 
         keep("q_rotated", query.transpose(1, 2))
-        keep("k_rotated", key[:, :, -query.shape[2] :].transpose(1, 2))
         keep("cache_k", key)
         keep("cache_v", value)
         if kind == "sdpa":
@@ -167,7 +168,9 @@ def _attention(modeling: Any, taps: _Taps, kind: str):
         keys = modeling.repeat_kv(key, module.num_key_value_groups)
         scores = torch.matmul(query, keys.transpose(2, 3)) * scaling
         keep("scores", scores)
-        keep("masked_scores", scores if attention_mask is None else scores + attention_mask)
+        # What it adds is the lowest number of the type, which would swamp the sum and the extremes of the whole.
+        hidden = attention_mask is not None and attention_mask <= HIDDEN
+        keep("masked_scores", scores if attention_mask is None else scores.masked_fill(hidden, -torch.inf))
         output, weights = modeling.eager_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
@@ -175,6 +178,19 @@ def _attention(modeling: Any, taps: _Taps, kind: str):
         return output, weights
 
     return attend
+
+
+def _cache(taps: _Taps):
+    """A cache that shows what it is given. Without a configuration: one that is told of a sliding window forgets what
+    lies behind it."""
+    from transformers.cache_utils import DynamicCache
+
+    class Shown(DynamicCache):
+        def update(self, key_states, value_states, layer_idx, *others, **options):
+            taps.keep(f"layers.{layer_idx}.k_rotated", key_states.transpose(1, 2))
+            return super().update(key_states, value_states, layer_idx, *others, **options)
+
+    return Shown()
 
 
 def _hooks(model, taps: _Taps) -> Iterator[Any]:
@@ -221,8 +237,6 @@ def _hooks(model, taps: _Taps) -> Iterator[Any]:
 
 @torch.no_grad()
 def _run(model, plan: Plan, writer: TraceWriter, wanted: set[str], rows, taps: _Taps) -> None:
-    from transformers.cache_utils import DynamicCache
-
     caches: dict[tuple[int, ...], Any] = {}
     calls = list(plan.calls)
     logits: Tensor | None = None
@@ -230,8 +244,8 @@ def _run(model, plan: Plan, writer: TraceWriter, wanted: set[str], rows, taps: _
         if logits is not None and number >= len(calls):
             calls.append(next_call(calls, logits))
         call = calls[number]
-        if call.past is None:  # without a configuration: a cache told of a sliding window forgets what lies behind it
-            caches[call.sequences] = DynamicCache()
+        if call.past is None:
+            caches[call.sequences] = _cache(taps)
         writer.begin_call(call)
         taps.keep = _keeper(writer, call, wanted, rows if number == 0 else None)
         device = next(model.parameters()).device
