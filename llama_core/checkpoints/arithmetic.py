@@ -65,6 +65,8 @@ class Arithmetic:
         fused_attention: scores and attention weights are not rounded on the way.
         norm_casts_last: RMSNorm multiplies by its weight before it rounds, not after.
         float32_tables: rotary angles, cosines and sines are rounded to float32.
+        chained_angles: every rotary angle is the pair's before times ``theta^(-2/D)``, in float32, as in llama.cpp:
+            what that factor is off by adds up from pair to pair (``ggml_rope_cache_init`` in ``ggml-cpu``).
         rounded_tables: cosines and sines are rounded to ``dtype`` before they rotate, as transformers does.
         rounded_products: q·k is rounded before it is scaled, as where the two are separate operations.
         product_inputs: what the input of a product with a weight matrix is rounded to: a type, or one of
@@ -77,6 +79,7 @@ class Arithmetic:
     fused_attention: bool = False
     norm_casts_last: bool = False
     float32_tables: bool = False
+    chained_angles: bool = False
     rounded_tables: bool = False
     rounded_products: bool = False
     product_inputs: str = ""
@@ -149,9 +152,14 @@ def right_arithmetics(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
 
 
 def plain_loops(dtype: str, product_inputs: str = "") -> Arithmetic:
-    """What a small engine does: every sum a loop over one accumulator of the type. In float32 it is the noisiest right
-    way; in half precision the rounding of values hides it, and sums are in float32."""
-    return Arithmetic(dtype, wide="float32", order="sequential", float32_tables=True, product_inputs=product_inputs)
+    """What a small engine does: every sum a loop over one accumulator of the type, every angle from the one before. In
+    float32 it is the noisiest right way; in half precision the rounding of values hides it, and sums are in float32."""
+    return replace(chained_angles(dtype, product_inputs), order="sequential")
+
+
+def chained_angles(dtype: str, product_inputs: str = "") -> Arithmetic:
+    """What llama.cpp does with rotary angles; ten times further from exact ones than a table of float32 frequencies."""
+    return replace(right_arithmetics(dtype, product_inputs)[0], chained_angles=True)
 
 
 Made = TypeVar("Made")

@@ -94,12 +94,23 @@ def angles(ctx: Context, position_ids: Array, frequencies: Array | None = None) 
     rows = []
     for row in positions:
         f = pair_frequencies(ctx, int(row.max()) + 1) if frequencies is None else frequencies
-        if ctx.arithmetic.float32_tables:
+        if ctx.arithmetic.chained_angles:
+            rows.append(_chained_angles(row, f, ctx.config.rope_theta))
+        elif ctx.arithmetic.float32_tables:
             f = f.astype(np.float32)
             rows.append((row[:, None].astype(np.float32) * f).astype(np.float64))
         else:
             rows.append(row[:, None] * f)
     return np.stack(rows)[:, :, None, :]
+
+
+def _chained_angles(positions: Array, frequencies: Array, theta: float) -> Array:
+    """[S, D/2]: position, times ``theta^(-2/D)`` once more for each pair, in float32; then times what scaling does."""
+    unscaled = theta ** (-np.arange(len(frequencies)) / len(frequencies))
+    factors = np.full((len(positions), len(frequencies)), theta ** (-1 / len(frequencies)), np.float32)
+    factors[:, 0] = positions
+    in_turn = np.multiply.accumulate(factors, axis=1)
+    return (in_turn * (frequencies / unscaled).astype(np.float32)).astype(np.float64)
 
 
 def rotate(ctx: Context, x: Array, phi: Array, layout: str | None = None) -> Array:

@@ -1,9 +1,10 @@
 """How far right runs of this model on this prompt lie from the golden trace, row by row and head by head.
 
 The right runs of a dtype: this package's eager and fused attention, the prompt in one piece, in chunks and token by
-token; and, for models small enough, every right arithmetic of the gates (``checkpoints.arithmetic``). The largest error
-of each group (``measure``) is stored beside the golden trace as ``DTYPE/NAME`` [N, G], rows sorted by sequence and
-position. ``float32:q8_0`` in place of a dtype: computed in float32, inputs of products with weights rounded to q8_0.
+token; and every right arithmetic of the gates (``checkpoints.arithmetic``), or, where a model is too large for that,
+what another engine might do (``another_engine``). The largest error of each group (``measure``) is stored beside the
+golden trace as ``DTYPE/NAME`` [N, G], rows sorted by sequence and position. ``float32:q8_0`` in place of a dtype:
+computed in float32, inputs of products with weights rounded to q8_0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from llama_core.checkpoints.arithmetic import Arithmetic, right_arithmetics, round_to
+from llama_core.checkpoints.arithmetic import Arithmetic, chained_angles, right_arithmetics, round_to
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.steps import evaluate_model
 from llama_core.dtypes import as_torch_dtype
@@ -23,6 +24,7 @@ from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.model import Llama
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, level, to_rows
+from llama_core.traces.another_engine import compute_as_another_engine
 from llama_core.traces.format import FLOAT_DTYPES, NOISE, PRODUCT_INPUTS, Call, TensorRecord, make_call
 from llama_core.traces.measure import group_errors, hide, rounding, units
 from llama_core.traces.read import Trace, read_bytes
@@ -140,8 +142,15 @@ def _right_runs(
             yield chunked
     if model.config.num_parameters * sum(call.positions.size for call in plan.calls) <= _SMALL:
         weights = {n: round_to(p.detach().double().cpu().numpy(), dtype) for n, p in model.state_dict().items()}
-        for arithmetic in right_arithmetics(dtype, product_inputs):
+        ways = right_arithmetics(dtype, product_inputs)
+        if dtype == "float32":
+            ways.append(chained_angles(dtype, product_inputs))
+        for arithmetic in ways:
             yield lambda collector, a=arithmetic: _run_reference(model, weights, plan, collector, wanted, a)
+    else:
+        twin.attention = "eager"
+        compute_as_another_engine(twin)
+        yield lambda collector: run_plan(twin, plan, collector, wanted, rows)
 
 
 def split_calls(calls: Sequence[Call], width: int) -> list[Call]:

@@ -6,7 +6,7 @@ import pytest
 from llama_core.checkpoints import reference
 from llama_core.checkpoints.arithmetic import each_once, plain_loops, right_arithmetics
 from llama_core.checkpoints.context import Context
-from llama_core.config import LlamaConfig
+from llama_core.config import LlamaConfig, RopeScaling
 
 CONFIG = LlamaConfig(vocab_size=8, hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=4)
 DRAWN = np.random.default_rng(1).normal(size=(2, 3, 96, 96))
@@ -48,3 +48,17 @@ def test_plain_loops_add_one_product_after_the_other_into_a_float32():
                 expected[row, column] = expected[row, column] + a[row, i] * b[i, column]
     assert np.array_equal(plain_loops("float32").matmul(a, b), expected)
     assert not np.array_equal(right_arithmetics("float32")[0].matmul(a, b), expected)
+
+
+@pytest.mark.parametrize("scaling, factor", [(None, 1.0), (RopeScaling("linear", 4.0), 4.0)])
+def test_chained_angles_multiply_in_float32_from_pair_to_pair(scaling, factor):
+    config = CONFIG.replace(head_dim=64, rope_scaling=scaling)
+    positions = np.array([[0, 1, 77, 4000]])
+    ours = reference.angles(Context(config, {}, {}, plain_loops("float32")), positions)[0, :, 0]
+    for position, row in zip(positions[0], ours, strict=True):
+        angle, step = np.float32(position), np.float32(10000.0 ** (-2 / 64))
+        for found in row:
+            assert found == np.float32(angle / np.float32(factor))
+            angle = angle * step
+    table = reference.angles(Context(config, {}, {}, right_arithmetics("float32")[0]), positions)[0, :, 0]
+    assert np.abs(table - ours).max() > 1e-4 / factor and np.allclose(table, ours, rtol=1e-5)
