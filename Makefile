@@ -55,9 +55,10 @@ test-latest: ## the tests on the newest versions allowed, outputs not compared |
 test-older: $(STAMP) ## the notebooks, strictly, with one thread and the arithmetic of an older processor | python -m pytest (and the options of nbval)
 	$(QUIET) $(OLDER) $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
-test-llamacpp: $(STAMP) ## hold llama.cpp to golden traces; compiles it first, which takes minutes | pip install -c constraints.txt -e '.[llamacpp]' && python -m pytest tests/traces/test_trace_of_llama_cpp.py
-	$(BIN)/python -c 'import llama_cpp' 2>/dev/null || CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python -m pip install -q -c constraints.txt -e '.[llamacpp]'
-	$(QUIET) $(BIN)/python -m pytest tests/traces/test_trace_of_llama_cpp.py
+test-llamacpp: $(STAMP) ## hold llama.cpp to golden traces; compiles it first, which takes minutes | pip install -c constraints.txt -e '.[llamacpp]' && python -m pytest tests/traces/test_trace_of_llama_cpp.py tests/weights/test_gguf_vocabulary.py
+	@$(BIN)/python -c 'import llama_cpp' 2>/dev/null || { echo 'Compiling llama.cpp: minutes without a word ...'; \
+	    CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python -m pip install -q -c constraints.txt -e '.[llamacpp]'; }
+	$(QUIET) $(BIN)/python -m pytest tests/traces/test_trace_of_llama_cpp.py tests/weights/test_gguf_vocabulary.py
 
 unit: $(STAMP) ## the quick tests alone | python -m pytest -m "not slow"
 	$(QUIET) $(BIN)/python -m pytest $(TWO) -m "not slow"

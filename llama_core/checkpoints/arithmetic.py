@@ -65,9 +65,10 @@ class Arithmetic:
         fused_attention: scores and attention weights are not rounded on the way.
         norm_casts_last: RMSNorm multiplies by its weight before it rounds, not after.
         float32_tables: rotary angles, cosines and sines are rounded to float32.
-        frequencies: of float32 tables: ``rounded`` from float64; ``product``: each the one before times θ^(-2/D), as in
-            llama.cpp; ``inexact``: each too large by two roundings, 2⁻²³ of itself. Powers and exponentials in float32
-            are off by one to five, each library's by others.
+        angles: of float32 tables: ``rounded``, position times a frequency that was rounded from float64; ``inexact``,
+            with frequencies too large by two roundings, 2⁻²³ of themselves (powers and exponentials in float32 are off
+            by one to five, each library's by others); ``chained``, each the pair's before times ``theta^(-2/D)``, as in
+            llama.cpp (``ggml_rope_cache_init`` in ``ggml-cpu``): what that factor is off by adds up.
         rounded_tables: cosines and sines are rounded to ``dtype`` before they rotate, as transformers does.
         rounded_products: q·k is rounded before it is scaled, as where the two are separate operations.
         product_inputs: what the input of a product with a weight matrix is rounded to: a type, or one of
@@ -80,7 +81,7 @@ class Arithmetic:
     fused_attention: bool = False
     norm_casts_last: bool = False
     float32_tables: bool = False
-    frequencies: str = "rounded"
+    angles: str = "rounded"
     rounded_tables: bool = False
     rounded_products: bool = False
     product_inputs: str = ""
@@ -153,19 +154,24 @@ def right_arithmetics(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
 
 
 def right_engines(dtype: str, product_inputs: str = "") -> list[Arithmetic]:
-    """``right_arithmetics``, two of which make rotary frequencies as other engines do: at positions in the hundreds
-    that is more than all else that differs in a rotated query. (A gate's tolerance, of the largest error in a whole
-    tensor, has room for it: 0.73 of one at position 2049.)"""
+    """``right_arithmetics``, two of which make rotary angles as other engines do: at positions in the hundreds that is
+    more than all else that differs in a rotated query. (A gate's tolerance, of the largest error in a whole tensor, has
+    room for it: 0.73 of one at position 2049.)"""
     ways = right_arithmetics(dtype, product_inputs)
-    for n, frequencies in ((1, "inexact"), (2, "product")):
-        ways[n] = replace(ways[n], frequencies=frequencies)
+    for n, angles in ((1, "inexact"), (2, "chained")):
+        ways[n] = replace(ways[n], angles=angles)
     return ways
 
 
 def plain_loops(dtype: str, product_inputs: str = "") -> Arithmetic:
-    """What a small engine does: every sum a loop over one accumulator of the type. In float32 it is the noisiest right
-    way; in half precision the rounding of values hides it, and sums are in float32."""
-    return Arithmetic(dtype, wide="float32", order="sequential", float32_tables=True, product_inputs=product_inputs)
+    """What a small engine does: every sum a loop over one accumulator of the type, every angle from the one before. In
+    float32 it is the noisiest right way; in half precision the rounding of values hides it, and sums are in float32."""
+    return replace(chained_angles(dtype, product_inputs), order="sequential")
+
+
+def chained_angles(dtype: str, product_inputs: str = "") -> Arithmetic:
+    """What llama.cpp does with rotary angles; ten times further from exact ones than a table of float32 frequencies."""
+    return replace(right_arithmetics(dtype, product_inputs)[0], angles="chained")
 
 
 Made = TypeVar("Made")

@@ -15,6 +15,9 @@ from llama_core.checkpoints.context import Context
 
 Array = np.ndarray
 
+#: See ``Arithmetic.angles``.
+INEXACT = 1 + 2**-23
+
 
 # Checkpoint 1
 
@@ -40,7 +43,7 @@ def pair_frequencies(ctx: Context, length: int) -> Array:
         longest = max(length, config.max_position_embeddings)
         growth = s.factor * longest / config.max_position_embeddings - (s.factor - 1)
         theta = theta * growth ** (d / (d - 2))
-    base = _base_frequencies(ctx, theta)
+    base = np.array([theta ** (-2 * i / d) for i in range(d // 2)])
     if kind == "linear":
         return base / s.factor
     if kind == "llama3":
@@ -48,18 +51,6 @@ def pair_frequencies(ctx: Context, length: int) -> Array:
     if kind == "yarn":
         return _yarn_frequencies(base, s, original, d, theta)
     return base
-
-
-def _base_frequencies(ctx: Context, theta: float) -> Array:
-    """θ^(-2i/D) for pair i."""
-    d, ar = ctx.config.head_dim, ctx.arithmetic
-    exact = np.array([theta ** (-2 * i / d) for i in range(d // 2)])
-    if not ar.float32_tables or ar.frequencies == "rounded":
-        return exact
-    if ar.frequencies == "inexact":
-        return exact * (1 + 2**-23)
-    ratio = np.float32(theta ** (-2 / d))
-    return np.cumprod(np.append(np.float32(1), np.full(d // 2 - 1, ratio)), dtype=np.float32).astype(np.float64)
 
 
 def _llama3_frequency(frequency: float, s, original: int) -> float:
@@ -106,12 +97,23 @@ def angles(ctx: Context, position_ids: Array, frequencies: Array | None = None) 
     rows = []
     for row in positions:
         f = pair_frequencies(ctx, int(row.max()) + 1) if frequencies is None else frequencies
-        if ctx.arithmetic.float32_tables:
-            f = f.astype(np.float32)
+        if ctx.arithmetic.float32_tables and ctx.arithmetic.angles == "chained":
+            rows.append(_chained_angles(row, f, ctx.config.rope_theta))
+        elif ctx.arithmetic.float32_tables:
+            f = (f * INEXACT if ctx.arithmetic.angles == "inexact" else f).astype(np.float32)
             rows.append((row[:, None].astype(np.float32) * f).astype(np.float64))
         else:
             rows.append(row[:, None] * f)
     return np.stack(rows)[:, :, None, :]
+
+
+def _chained_angles(positions: Array, frequencies: Array, theta: float) -> Array:
+    """[S, D/2]: position, times ``theta^(-2/D)`` once more for each pair, in float32; then times what scaling does."""
+    unscaled = theta ** (-np.arange(len(frequencies)) / len(frequencies))
+    factors = np.full((len(positions), len(frequencies)), theta ** (-1 / len(frequencies)), np.float32)
+    factors[:, 0] = positions
+    in_turn = np.multiply.accumulate(factors, axis=1)
+    return (in_turn * (frequencies / unscaled).astype(np.float32)).astype(np.float64)
 
 
 def rotate(ctx: Context, x: Array, phi: Array, layout: str | None = None) -> Array:

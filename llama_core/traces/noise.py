@@ -1,16 +1,15 @@
 """How far right runs of this model on this prompt lie from the golden trace, row by row and head by head.
 
 The right runs of a dtype: this package's eager and fused attention, the prompt in one piece, in chunks and token by
-token; and, for models small enough, every right arithmetic (``checkpoints.arithmetic``), for larger ones eager
-attention again with rotary frequencies as other engines make them. The largest error of each group (``measure``) is
-stored beside the golden trace as ``DTYPE/NAME`` [N, G], rows sorted by sequence and position. ``float32:q8_0`` in place
-of a dtype: computed in float32, inputs of products with weights rounded to q8_0.
+token; and every right arithmetic (``checkpoints.arithmetic``), or, where a model is too large for that, what another
+engine might do (``another_engine``). The largest error of each group (``measure``) is stored beside the golden trace as
+``DTYPE/NAME`` [N, G], rows sorted by sequence and position. ``float32:q8_0`` in place of a dtype: computed in float32,
+inputs of products with weights rounded to q8_0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ import torch
 
 from llama_core.checkpoints.arithmetic import Arithmetic, right_engines, round_to
 from llama_core.checkpoints.context import Context
-from llama_core.checkpoints.reference import pair_frequencies
 from llama_core.checkpoints.steps import evaluate_model
 from llama_core.dtypes import as_torch_dtype
 from llama_core.errors import LlamaCoreError, TraceError
 from llama_core.model import Llama
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, level, to_rows
+from llama_core.traces.another_engine import compute_as_another_engine, use_inexact_frequencies
 from llama_core.traces.format import FLOAT_DTYPES, NOISE, PRODUCT_INPUTS, Call, TensorRecord, make_call
 from llama_core.traces.measure import group_errors, hide, rounding, units
 from llama_core.traces.read import Trace, read_bytes
@@ -125,15 +124,11 @@ def _right_runs(
 ) -> Iterator[Callable]:
     twin = _converted(model, dtype, product_inputs)
     plain = [name for name in wanted if name.split(".")[-1] not in _EAGER_ONLY]
-    small = model.config.num_parameters * sum(call.positions.size for call in plan.calls) <= _SMALL
-    ways = [(wanted, "eager", "rounded"), (plain, "fused", "rounded")]
-    ways += [] if small else [(wanted, "eager", "inexact"), (wanted, "eager", "product")]
-    for names, attention, frequencies in ways:
+    for names, attention in ((wanted, "eager"), (plain, "fused")):
 
-        def run(collector, names=names, attention=attention, frequencies=frequencies):
+        def run(collector, names=names, attention=attention):
             twin.attention = attention
-            with _frequencies(twin, frequencies):
-                run_plan(twin, plan, collector, names, rows)
+            run_plan(twin, plan, collector, names, rows)
 
         yield run
     for width in (1, 5):
@@ -145,10 +140,19 @@ def _right_runs(
 
         if len(pieces) > len(plan.calls) and sum(c.positions.size for c in pieces) <= 256:
             yield chunked
-    if small:
+    if model.config.num_parameters * sum(call.positions.size for call in plan.calls) <= _SMALL:
         weights = {n: round_to(p.detach().double().cpu().numpy(), dtype) for n, p in model.state_dict().items()}
         for arithmetic in right_engines(dtype, product_inputs):
             yield lambda collector, a=arithmetic: _run_reference(model, weights, plan, collector, wanted, a)
+        return
+    twin.attention = "eager"
+    for change in (use_inexact_frequencies, compute_as_another_engine):
+
+        def changed(collector, change=change):
+            change(twin)
+            run_plan(twin, plan, collector, wanted, rows)
+
+        yield changed
 
 
 def split_calls(calls: Sequence[Call], width: int) -> list[Call]:
@@ -178,19 +182,6 @@ def _converted(model: Llama, dtype: str, product_inputs: str) -> Llama:
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(round_input)
     return twin.to(model.device)
-
-
-@contextmanager
-def _frequencies(model: Llama, way: str) -> Iterator[None]:
-    """A model whose rotary table was made in that way (``Arithmetic``)."""
-    own = model.rope.frequencies
-    if way != "rounded":
-        context = Context(model.config, {}, {}, Arithmetic(float32_tables=True, frequencies=way))
-        model.rope.frequencies = torch.from_numpy(pair_frequencies(context, 1)).to(own)
-    try:
-        yield
-    finally:
-        model.rope.frequencies = own
 
 
 def _run_reference(model: Llama, weights, plan: Plan, collector, wanted, arithmetic) -> None:

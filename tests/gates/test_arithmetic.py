@@ -7,7 +7,7 @@ import torch
 from llama_core.checkpoints import reference
 from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_arithmetics, right_engines
 from llama_core.checkpoints.context import Context
-from llama_core.config import LlamaConfig
+from llama_core.config import LlamaConfig, RopeScaling
 
 CONFIG = LlamaConfig(vocab_size=8, hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=4)
 DRAWN = np.random.default_rng(1).normal(size=(2, 3, 96, 96))
@@ -51,24 +51,29 @@ def test_plain_loops_add_one_product_after_the_other_into_a_float32():
     assert not np.array_equal(right_arithmetics("float32")[0].matmul(a, b), expected)
 
 
-def frequencies(way, head_dim=128, theta=500000.0):
-    config = CONFIG.replace(head_dim=head_dim, rope_theta=theta)
-    return reference.pair_frequencies(Context(config, {}, {}, Arithmetic(float32_tables=True, frequencies=way)), 1)
+@pytest.mark.parametrize("scaling, factor", [(None, 1.0), (RopeScaling("linear", 4.0), 4.0)])
+def test_chained_angles_multiply_in_float32_from_pair_to_pair(scaling, factor):
+    config = CONFIG.replace(head_dim=64, rope_scaling=scaling)
+    positions = np.array([[0, 1, 77, 4000]])
+    ours = reference.angles(Context(config, {}, {}, plain_loops("float32")), positions)[0, :, 0]
+    for position, row in zip(positions[0], ours, strict=True):
+        angle, step = np.float32(position), np.float32(10000.0 ** (-2 / 64))
+        for found in row:
+            assert found == np.float32(angle / np.float32(factor))
+            angle = angle * step
+    table = reference.angles(Context(config, {}, {}, right_arithmetics("float32")[0]), positions)[0, :, 0]
+    assert np.abs(table - ours).max() > 1e-4 / factor and np.allclose(table, ours, rtol=1e-5)
 
 
 def test_inexact_frequencies_are_off_by_about_as_much_as_powers_in_float32():
     power = 1.0 / (500000.0 ** (torch.arange(0, 128, 2, dtype=torch.int64).float() / 128)).double().numpy()
     exact = 500000.0 ** (-np.arange(0, 128, 2) / 128)
     off = np.abs(power / exact - 1).max()
-    assert 0.25 * off < np.abs(frequencies("inexact") / exact - 1).min() < 4 * off
+    config = CONFIG.replace(head_dim=128, rope_theta=500000.0)
+    way = Arithmetic(wide="float32", float32_tables=True, angles="inexact")
+    ours = reference.angles(Context(config, {}, {}, way), np.array([[1]]))[0, 0, 0]
+    assert 0.25 * off < np.abs(ours / exact - 1).min() < 4 * off
 
 
-def test_frequencies_by_product_are_each_the_one_before_times_the_same_float32():
-    ratio, expected = np.float32(np.float32(500000.0) ** np.float32(-2 / 128)), [np.float32(1)]
-    for _ in range(63):
-        expected.append(np.float32(expected[-1] * ratio))
-    assert np.array_equal(frequencies("product"), np.array(expected, np.float64))
-
-
-def test_right_engines_make_rotary_frequencies_in_each_way():
-    assert {a.frequencies for a in right_engines("float32") if a.float32_tables} == {"rounded", "inexact", "product"}
+def test_right_engines_make_rotary_angles_in_each_way():
+    assert {a.angles for a in right_engines("float32") if a.float32_tables} == {"rounded", "inexact", "chained"}
