@@ -22,7 +22,7 @@ from llama_core.traces.noise import Floors, measure_noise, stored_noise
 from llama_core.traces.quality import logits_quality
 from llama_core.traces.read import Trace
 from llama_core.traces.regions import Candidate, Place, Weights, full_name, names_of, places
-from llama_core.traces.verdict import Comparison, Finding, conclude
+from llama_core.traces.verdict import SWAMPED, Comparison, Finding, conclude
 
 #: Parameters of a model from which freed memory counts; giving it back takes some milliseconds for each tensor.
 _LARGE = 100_000_000
@@ -91,7 +91,6 @@ class _Run:
         self.judged: dict[str, Judged] = {}
         self.kept: dict[tuple[str, int], np.ndarray | None] = {}
         self.rows_of: dict[int, tuple[int, ...] | None] = {}
-        self.swamped: set[str] = set()
         self.candidate: Candidate | None = None
         self.usable = self._check_shapes()
 
@@ -240,15 +239,15 @@ class _Run:
             if same and np.array_equal(facts.positions, other.positions) and facts.sequences == other.sequences:
                 if not is_cache(record.axes) or np.array_equal(facts.key_positions, other.key_positions):
                     if hides_by_number(stated.statistics, record.statistics):
-                        self.swamped.add(full)
+                        judged.swamped = True
                     else:
                         by_statistics(judged, record, stated.statistics, floors, call)
                     return
 
     def reason_for(self, name: str) -> str:
         """Why the candidate does not give a tensor, as it states, or as is seen."""
-        if name in self.swamped:
-            return "its statistics are of the large negative number that stands for -inf"
+        if name in self.judged and self.judged[name].swamped:
+            return SWAMPED
         for pattern, why in self.theirs.manifest.not_provided.items():
             if fnmatch.fnmatchcase(name, pattern):
                 return why

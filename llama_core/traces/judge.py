@@ -64,6 +64,7 @@ class Judged:
             implementations; None where it cannot be computed.
         rows: how many of the golden's rows were compared; of: how many there are.
         wrong_call: the first call in which it is wrong. nan_call: the first in which it has NaN, padding included.
+        swamped: whether statistics were left out because a number stands for -inf in them.
         heads: [N, G] errors in tolerances by row and head of the worst call, with the ``positions`` [N] of its rows.
         from_golden, from_inputs: where ``cumulative`` and ``introduced`` are large.
     """
@@ -81,6 +82,7 @@ class Judged:
     not_finite: bool = False
     nan_call: int | None = None
     statistics_only: bool = False
+    swamped: bool = False
     error: float = 0.0
     heads: np.ndarray | None = None
     positions: np.ndarray | None = None

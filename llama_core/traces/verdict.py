@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 INHERITED = 2.0
 
 EXACT, NOISE, DRIFTING, WRONG, MISSING = "exact", "within noise", "drifting", "WRONG", "not provided"
+#: Why statistics were not compared.
+SWAMPED = "statistics are of the large negative number that stands for -inf"
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,8 @@ def _notes(j: Judged, complete: set[str], findings: list[Finding], layers: int) 
         findings.append(Finding("not finite", j.name, _call_of(j), "holds NaN or infinity where the golden has none"))
     if j.statistics_only:
         notes.append("by its statistics")
+    if j.swamped:
+        notes.append(SWAMPED)
     if j.rows < j.of:
         notes.append(f"{j.rows} of {j.of} rows")
         if not _covered(j.name, complete, layers):
