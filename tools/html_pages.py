@@ -46,7 +46,7 @@ NEEDS_KERNEL = (
     '<p class="needs-kernel">Something to play with stands here when the notebook runs: <code>make lab</code>.</p>'
 )
 
-_SHAPE = re.compile(r"\[(?=[^\]]*, )[^\[\]<>]{1,24}\]")
+_SHAPE = re.compile(r"\[(?=[^\]]*, )[^\[\]<>]{1,24}\]|\b[A-Z](?: [A-Z]){1,3}\b")
 _HEADING = re.compile(r"^# +(.+)$", re.MULTILINE)
 _UNKNOWN_COMMAND = re.compile(r">\s*(\\[A-Za-z]+)")
 _GAP_IN_A_LINE = re.compile(r"\S {2,}\S")
@@ -83,7 +83,7 @@ def mathml(formula: str, display: str) -> str:
 
 
 def whole_shapes(html: str) -> str:
-    """The HTML with shapes such as [B, S, E] as elements of their own, which the stylesheet keeps on one line."""
+    """The HTML with shapes, such as [B, S, E] or B S E, as elements that the stylesheet keeps on one line."""
     return _SHAPE.sub(r'<span class="shape">\g<0></span>', html)
 
 
