@@ -55,6 +55,11 @@ SHORTER = {
 
 _OF_EVERY_NAMED_TUPLE = ("Alias for field number ", "Create new instance of ")
 _ID = re.compile(r'\bid="([^"]*)"')
+# What Python makes of a named tuple's type where annotations are strings, in pdoc's colours.
+_FORWARD_REFERENCE = re.compile(
+    r'<span class="n">ForwardRef</span><span class="p">\(</span>'
+    r'<span class="s\d">\'([^\']*)\'</span><span class="p">\)</span>'
+)
 _LINK_ON_THE_PAGE = re.compile(r'<a href="#([^"]*)">(.*?)</a>', re.DOTALL)
 
 
@@ -86,6 +91,7 @@ def write_api_pages(folder: Path) -> list[Path]:
         html = pdoc.render.html_module(module, modules)
         for long, short in SHORTER.items():
             html = html.replace(long, short)
+        html = _FORWARD_REFERENCE.sub(r'<span class="n">\1</span>', html)
         page.write_text(without_dead_links(html), encoding="utf-8")
         written.append(page)
         about = module.docstring.split("\n\n")[0].replace("\n", " ").replace("``", "")

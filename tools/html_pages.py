@@ -20,6 +20,7 @@ from pathlib import Path
 import latex2mathml.converter
 import nbformat
 from jinja2 import Environment, FileSystemLoader, pass_context
+from mistune.plugins.table import render_table_cell
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from page_links import Links
@@ -45,6 +46,7 @@ NEEDS_KERNEL = (
     '<p class="needs-kernel">Something to play with stands here when the notebook runs: <code>make lab</code>.</p>'
 )
 
+_SHAPE = re.compile(r"\[(?=[^\]]*, )[^\[\]<>]{1,24}\]|\b[A-Z](?: [A-Z]){1,3}\b")
 _HEADING = re.compile(r"^# +(.+)$", re.MULTILINE)
 _UNKNOWN_COMMAND = re.compile(r">\s*(\\[A-Za-z]+)")
 _GAP_IN_A_LINE = re.compile(r"\S {2,}\S")
@@ -80,8 +82,22 @@ def mathml(formula: str, display: str) -> str:
     return written
 
 
+def whole_shapes(html: str) -> str:
+    """The HTML with shapes, such as [B, S, E] or B S E, as elements that the stylesheet keeps on one line."""
+    return _SHAPE.sub(r'<span class="shape">\g<0></span>', html)
+
+
 class Renderer(IPythonRenderer):
-    """Markdown with anchors on headings and formulas as MathML."""
+    """Markdown with anchors on headings, formulas as MathML, and shapes that no line break tears apart."""
+
+    def paragraph(self, text: str) -> str:
+        return super().paragraph(whole_shapes(text))
+
+    def block_text(self, text: str) -> str:  # a list's item
+        return super().block_text(whole_shapes(text))
+
+    def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
+        return render_table_cell(self, whole_shapes(text), align, head)
 
     def block_math(self, body: str) -> str:
         return mathml(body, "block")

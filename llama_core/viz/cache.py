@@ -26,6 +26,9 @@ from llama_core.viz.style import (
 )
 from llama_core.viz.tokens import set_token_ticks, token_labels
 
+#: Around the slots that a pass writes.
+FRAME = {"fill": False, "edgecolor": ORANGE, "linewidth": 1.8}
+
 
 @house_style()
 def cache_filling(
@@ -67,15 +70,14 @@ def cache_filling(
     for row, line in enumerate(new):
         edges = np.flatnonzero(np.diff(np.concatenate(([0], line.astype(int), [0]))))
         for start, stop in edges.reshape(-1, 2):
-            frame = Rectangle(
-                (start - 0.5, row - 0.5), stop - start, 1, fill=False, edgecolor=ORANGE, linewidth=1.8, gid="written"
-            )
+            frame = Rectangle((start - 0.5, row - 0.5), stop - start, 1, **FRAME, gid="written")
+            frame.set(zorder=2.5, clip_on=False)  # above the hatching beside it, whole at the picture's edge
             ax.add_patch(frame)
     set_token_ticks(ax.xaxis, columns, 72 * cell)
     set_token_ticks(ax.yaxis, rows, 72 * row_height)
     ax.set_xlabel("slot" if tokens is None else "slot, by its token")
     handles = [
-        Patch(fill=False, edgecolor=ORANGE, linewidth=1.8, label="written in this pass"),
+        Patch(**FRAME, label="written in this pass"),
         Patch(facecolor=MASKED_FACE, edgecolor=MASKED_LINE, hatch="/////", linewidth=0, label="empty or padding"),
     ]
     fig.legend(handles=handles, loc="outside lower left", ncols=2)

@@ -39,7 +39,7 @@ def rms_norm_distribution(
     x = as_array(before, "before", "S E", sizes)
     y = as_array(after, "after", "S E", sizes)
     labels = token_labels(tokens, len(x))
-    fig = new_figure(10, max(3.4, 0.9 + 0.13 * len(x)))
+    fig = new_figure(10, max(3.4, 0.9 + 0.16 * len(x)))
     left, middle, right = fig.subplots(1, 3, width_ratios=[1, 1, 1.1])
     for ax, values, colour, name in ((left, x, ORANGE, "before"), (middle, y, BLUE, "after")):
         finite = values[np.isfinite(values)]

@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from llama_core.errors import InputError
@@ -18,6 +19,8 @@ from llama_core.viz.heatmap import broken_note, heatmap
 from llama_core.viz.style import INK, MAX_WIDTH, SEQUENTIAL, count, finish, house_style, logarithmic, new_figure, number
 
 LAYOUTS = ("half", "interleaved")
+#: A line with dark edges, so that the pale end of the map can be seen on white.
+EDGED = (Stroke(linewidth=2.8, foreground=INK), Normal())
 
 
 def _pair(layout: str, pair: int, head_dim: int) -> tuple[int, int]:
@@ -216,9 +219,8 @@ def rotary_layouts(head_dim: int, *, title: str | None = None) -> Figure:
                     ax.text(
                         coordinate, 0.5, str(pair), ha="center", va="center", size=7.5, color="white" if dark else INK
                     )
-            arc = FancyArrowPatch(
-                (first, 1.05), (second, 1.05), arrowstyle="-", connectionstyle="arc3,rad=-0.35", color=colours[pair]
-            )
+            arc = FancyArrowPatch((first, 1.05), (second, 1.05), arrowstyle="-", connectionstyle="arc3,rad=-0.35")
+            arc.set(color=colours[pair], linewidth=1.8, path_effects=EDGED)
             ax.add_patch(arc)
         ax.set(xlim=(-0.6, head_dim - 0.4), ylim=(0, 3.2 if layout == "half" else 1.9), title=names[layout])
         ax.set_yticks([])

@@ -58,6 +58,14 @@ def test_nothing_that_python_says_of_a_named_tuple_is_shown_as_ours(pages):
     assert 'id="LayerCache.slots"' in pages["llama_core/layers/attention.html"]  # the field itself stays
 
 
+def test_types_are_shown_by_their_names(pages):
+    for address, page in pages.items():
+        assert "ForwardRef" not in text_of(page), address
+    assert "LayerCache( keys: Tensor, values: Tensor, slots: Tensor)" in text_of(
+        pages["llama_core/layers/attention.html"]
+    )
+
+
 def test_the_pages_ask_for_nothing_from_elsewhere_and_run_no_script(pages):
     for address, page in pages.items():
         elements = Elements(page)

@@ -98,6 +98,15 @@ def text_of(small, name: str = "03_attention.html") -> str:
     return (small / name).read_text()
 
 
+def test_a_shape_is_in_one_piece_that_no_line_break_tears_apart():
+    table = "| q | [1, S, 32] |\n|---|---|\n| `[1, 2]` | [a](a.md), [1, 8] |\n"
+    text = "It is [B, S] of B S E and [0, 1).\n\n- from [H·D, E], [2](b.md)\n\n" + table
+    written = html_pages.MarkdownWithMath(renderer=html_pages.Renderer(escape=False)).render(text)
+    whole = re.findall(r'<span class="shape">(.*?)</span>', written)
+    assert whole == ["[B, S]", "B S E", "[H·D, E]", "[1, S, 32]", "[1, 2]", "[1, 8]"]
+    assert re.search(r"^\.shape {[^}]*white-space: nowrap", html_pages.stylesheet(), re.MULTILINE)
+
+
 def test_every_notebook_has_a_page_that_the_index_links(pages):
     linked = {attributes["href"] for attributes in Elements(pages["index.html"]).named("a")}
     names = {f"{path.stem}.html" for path in NOTEBOOKS} or {"01b_rope.html", "03_attention.html"}

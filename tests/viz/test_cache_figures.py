@@ -29,6 +29,13 @@ def test_what_each_pass_writes_is_framed():
     assert heading(fig) == "Pass 3 writes 1 slot and reads 5 of 6"
 
 
+def test_frames_are_drawn_whole_over_the_hatching_beside_them():
+    patches = panels(viz.cache_filling(passes(3, 6)))[0].patches
+    hatching = [p.get_zorder() for p in patches if p.get_gid() == "masked"]
+    frames = [p for p in patches if p.get_gid() == "written"]
+    assert hatching and all(frame.get_zorder() > max(hatching) and not frame.get_clip_on() for frame in frames)
+
+
 def test_a_slot_that_is_overwritten_by_another_position_is_framed_again():
     assert written(viz.cache_filling([[0, 1, -1], [2, 1, -1]])) == [(0, 0, 2), (1, 0, 1)]
 
