@@ -17,11 +17,14 @@ from llama_core.checkpoints.mistakes import CATALOGUE, Mistake, classes_at
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.checkpoints.observation import Observation
 from llama_core.checkpoints.steps import NO_CHANGES, Changes
+from llama_core.config import LlamaConfig
+from llama_core.errors import TraceError
 from llama_core.names import activation_axes
 from llama_core.traces.align import level
 from llama_core.traces.fitted import fitted
 from llama_core.traces.hypotheses import hypotheses
 from llama_core.traces.judge import Introduced, introduced, rowed
+from llama_core.traces.manifest import config_of
 from llama_core.traces.measure import rounding, tolerances
 from llama_core.traces.regions import STEPS, Place, Unavailable, full_name, names_of
 from llama_core.traces.where import rows_of, where_by_golden, where_wrong
@@ -116,7 +119,7 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
         """What does not touch the first wrong tensor leaves it right."""
         return tuple(m for m in mistakes if m.changes.config is not None or touched & m.changes.steps.keys())
 
-    known, others = concerned(every), concerned(hypotheses(place, run.config, run.dtype))
+    known, others = concerned(every), concerned(hypotheses(place, run.config, run.dtype, _stated(run)))
     if (nan := _by_nan(run, place, name, call, known)) is not None:
         return dataclasses.replace(nan, where=where)
     numbers = _fitted(run, place, name, call)
@@ -145,6 +148,16 @@ def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
                 diagnosis = dataclasses.replace(diagnosis, evidence=evidence)
             break
     return _least(diagnosis, where)
+
+
+def _stated(run: _Run) -> LlamaConfig | None:
+    """The configuration with the candidate's own numbers; None where those are none that a Llama can have."""
+    theirs = run.theirs.manifest.config or {}
+    own = {key: theirs[key] for key in ("rms_norm_eps", "rope_theta", "rope_scaling") if key in theirs}
+    try:
+        return config_of(dataclasses.asdict(run.config) | own, None)
+    except TraceError:
+        return None
 
 
 def _by_nan(run: _Run, place: Place, name: str, call: int, known: tuple[Mistake, ...]) -> Cause | None:

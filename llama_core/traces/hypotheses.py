@@ -23,14 +23,16 @@ from llama_core.traces.rotations import rotations
 
 #: Other layers that are tried on each side.
 _NEAR = 6
+#: Of published scalings.
+_FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
-def hypotheses(place: Place, config: LlamaConfig, dtype: str) -> list[Mistake]:
-    """Those that may concern a place of a model."""
+def hypotheses(place: Place, config: LlamaConfig, dtype: str, stated: LlamaConfig | None = None) -> list[Mistake]:
+    """Those that may concern a place of a model; ``stated`` is the configuration with the candidate's own numbers."""
     found = [*_precisions(place, dtype)]
     if isinstance(place, int):
         found += [*_other_layers(place, config), *orders(config), *rotations(), *_caches()]
-        found += [*_numbers(config), *_norms(), *_swapped_gate()]
+        found += [*_numbers(config, stated), *_stated_scaling(config, stated), *_norms(), *_swapped_gate()]
         found.append(
             made(
                 "layer-skipped",
@@ -148,8 +150,9 @@ def _like_cache(ctx: Context, name: str, new: np.ndarray) -> np.ndarray:
     return new if past is None else np.concatenate([past, new], axis=2)
 
 
-def _numbers(config: LlamaConfig) -> Iterator[Mistake]:
-    for eps in (1e-4, 1e-5, 1e-8, 1e-12):
+def _numbers(config: LlamaConfig, stated: LlamaConfig | None) -> Iterator[Mistake]:
+    stated = stated or config
+    for eps in sorted({1e-4, 1e-5, 1e-8, 1e-12, stated.rms_norm_eps} - {1e-6, 1e-3}):
         if eps != config.rms_norm_eps:
             yield made(
                 f"norm-eps-{eps:g}",
@@ -159,7 +162,7 @@ def _numbers(config: LlamaConfig) -> Iterator[Mistake]:
                 configured(rms_norm_eps=eps),
                 "01_rms_norm#epsilon",
             )
-    for theta in (10_000.0, 1_000_000.0):
+    for theta in sorted({10_000.0, 1_000_000.0, stated.rope_theta} - {500_000.0}):
         if theta != config.rope_theta:
             yield made(
                 f"rope-theta-{theta:g}",
@@ -172,7 +175,7 @@ def _numbers(config: LlamaConfig) -> Iterator[Mistake]:
 
     s = config.rope_scaling
     if s is not None and s.kind != "default":
-        for factor in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
+        for factor in _FACTORS:
             if factor != s.factor:
                 yield made(
                     f"rope-scaling-factor-{factor:g}",
@@ -182,6 +185,22 @@ def _numbers(config: LlamaConfig) -> Iterator[Mistake]:
                     Changes(config=lambda c, f=factor: c.replace(rope_scaling=replace(c.rope_scaling, factor=f))),
                     "01b_rope#scaling",
                 )
+
+
+def _stated_scaling(config: LlamaConfig, stated: LlamaConfig | None) -> Iterator[Mistake]:
+    """The candidate's own, where no other hypothesis has it."""
+    mine, theirs = config.rope_scaling, stated.rope_scaling if stated else None
+    if theirs is None or theirs.kind == "default" or theirs == mine:
+        return
+    if mine and theirs.factor in _FACTORS and replace(theirs, factor=mine.factor) == mine:
+        return
+    right = f"{mine.kind}, factor {mine.factor:g}" if mine else "none"
+    title = (
+        f"rope_scaling is what the candidate's configuration says ({theirs.kind}, factor {theirs.factor:g}), "
+        f"not what the golden's says ({right})"
+    )
+    mend = "Give both engines the same configuration; take rope_scaling from the model's own, every field of it."
+    yield made("rope-scaling-as-stated", "1B", title, mend, configured(rope_scaling=theirs), "01b_rope#scaling")
 
 
 def _precisions(place: Place, dtype: str) -> Iterator[Mistake]:

@@ -12,7 +12,7 @@ import torch
 from llama_core import Llama
 from llama_core.errors import ConfigError, LlamaCoreError, WeightsError
 from llama_core.weights import describe
-from llama_core.weights.gguf_tensor import TYPES
+from llama_core.weights.gguf_tensor import TYPES, GgufTensor
 
 
 def write(folder, content=None, **options):
@@ -69,6 +69,21 @@ def test_sizes_of_stored_types_are_those_of_the_gguf_package():
     for number, stored in TYPES.items():
         kind = gguf.GGMLQuantizationType(number)
         assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (stored.name, (stored.block, stored.bytes))
+
+
+@pytest.mark.parametrize("number", [n for n, stored in TYPES.items() if stored.quantized])
+def test_every_quantized_type_that_is_known_can_be_multiplied_out(tmp_path, number):
+    """Twice the scales are twice the values: of each type the blocks hold small numbers times half-precision scales."""
+    kind, rows = TYPES[number], 2
+    raw = np.random.default_rng(number).integers(0, 256, (rows, 256 // kind.block, kind.bytes), np.uint8)
+    scales = {10: (80, 82), 11: (108,), 14: (208,)}.get(number, (0, 2) if number in (3, 7, 12, 13) else (0,))
+    found = []
+    for scale in (0.25, 0.5):
+        for at in scales:
+            raw[..., at : at + 2] = np.array([scale], np.float16).view(np.uint8)
+        (tmp_path / "values").write_bytes(raw.tobytes())
+        found.append(GgufTensor("x", tmp_path / "values", (rows, 256), kind, 0).read())
+    assert torch.equal(found[0] * 2, found[1]) and len(found[0].unique()) > 10
 
 
 def test_a_number_is_the_decimal_that_was_meant(tmp_path):

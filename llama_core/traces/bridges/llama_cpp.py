@@ -66,9 +66,9 @@ def record_llama_cpp(
             expected="a .gguf file",
             hint="llama-core convert DIR model.gguf --to gguf writes one",
         )
-    library = Library()
     path = Path(model).expanduser()
-    stored = open_gguf(path)
+    stored = open_gguf(path)  # first: nobody should compile llama.cpp to hear that the file is damaged
+    library = Library()
     config = stored.config
     wanted = set(wanted_names(names, config.num_hidden_layers))
     chosen = parse_rows(rows, plan.calls[0].positions.shape[1])
