@@ -144,15 +144,28 @@ class _Past(dict):
         return self[name] if name in ("key_positions", "cache_k", "cache_v") else default
 
     def __missing__(self, name):
-        region = self._region
-        return region.sibling(call=self._before).value(name)
+        return self._region.of_past(self._before, name)
 
 
 class Region:
-    """One place of one call, evaluated in one way."""
+    """One place of one call, evaluated in one way.
 
-    def __init__(self, candidate: Candidate, place: Place, call: int, arithmetic: Arithmetic, changes: Changes):
+    What it needs of other places and calls, and the candidate does not give, is computed once and kept in ``elsewhere``
+    as long as the region: (place, call, name) -> values. Each of so many layers reads so many earlier calls, each of
+    which reads the layer before: without that, the work doubles with every layer and call.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        place: Place,
+        call: int,
+        arithmetic: Arithmetic,
+        changes: Changes,
+        elsewhere: dict[tuple[Place, int, str], np.ndarray] | None = None,
+    ):
         self.candidate, self.place, self.call = candidate, place, call
+        self._elsewhere = {} if elsewhere is None else elsewhere
         self.arithmetic, self.changes = arithmetic, changes
         self.facts = candidate.calls[call]
         self.rows = candidate.rows(call)
@@ -164,14 +177,28 @@ class Region:
         self.context = Context(config, weights, _Values(me), arithmetic, past, call=0 if not past else call)
         self._made: dict[str, np.ndarray] = {}
 
-    def sibling(self, place: Place | None = None, call: int | None = None) -> Region:
-        return Region(
-            self.candidate,
-            self.place if place is None else place,
-            self.call if call is None else call,
-            self.arithmetic,
-            self.changes,
-        )
+    def _at(self, place: Place, call: int, name: str) -> np.ndarray:
+        """A value of another place or call."""
+        key = place, call, name
+        if key not in self._elsewhere:
+            there = Region(self.candidate, place, call, self.arithmetic, self.changes, self._elsewhere)
+            self._elsewhere[key] = there.value(name)
+        return self._elsewhere[key]
+
+    def _known(self, place: Place, call: int, name: str) -> bool:
+        full = name if name == "key_positions" else full_name(place, name)
+        return (place, call, name) in self._elsewhere or self.candidate.provided(full, call) is not None
+
+    def of_past(self, call: int, name: str) -> np.ndarray:
+        """What an earlier call left, the calls before it first: one inside the other they would be too deep."""
+        chain: list[int] = []
+        before: int | None = call
+        while before is not None and not self._known(self.place, before, name):
+            chain.append(before)
+            before = self.candidate.calls[before].past
+        for earlier in reversed(chain):
+            self._at(self.place, earlier, name)
+        return self._at(self.place, call, name)
 
     def value(self, name: str) -> np.ndarray:
         """What the candidate gives, or what follows from it."""
@@ -244,7 +271,11 @@ class Region:
         return values if self.rows is None else values[:, list(self.rows)]
 
     def _from_before(self) -> np.ndarray:
+        """The output of the layer before, the layers below it first."""
         last = self.place if isinstance(self.place, int) else self.candidate.config.num_hidden_layers
-        if last == 0:
-            return self.sibling("input").value("embedding")
-        return self.sibling(last - 1).value("output")
+        first = last
+        while first > 0 and not self._known(first - 1, self.call, "output"):
+            first -= 1
+        for layer in range(max(first - 1, 0), last):
+            self._at(layer, self.call, "output")
+        return self._at(last - 1, self.call, "output") if last else self._at("input", self.call, "embedding")
