@@ -17,6 +17,7 @@ from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.steps import INPUT_STEPS, LAYER_STEPS, NO_CHANGES, OUTPUT_STEPS, Changes, Step
 from llama_core.config import LlamaConfig
 from llama_core.traces.format import Call
+from llama_core.traces.measure import ulps
 from llama_core.traces.model_weights import Parameters, as_float
 
 #: A layer's number, or what comes before or after the layers.
@@ -104,6 +105,8 @@ class Candidate:
         provided: ``provided(name, call)`` -> float64 values of all axes, or None; S cut to ``rows(call)``.
         rows: which of a call's S rows the values hold; None for all.
         product_inputs: what the engine rounds the inputs of products with weights to (``Manifest``).
+        stored: the type of the files, where it is coarser than what the engine computed in: its steps had finer inputs
+            than those that are provided.
     """
 
     def __init__(
@@ -114,9 +117,27 @@ class Candidate:
         provided: Callable[[str, int], np.ndarray | None],
         rows: Callable[[int], tuple[int, ...] | None],
         product_inputs: str = "",
+        stored: str = "",
     ):
         self.calls, self.config, self.weights, self.provided, self.rows = calls, config, weights, provided, rows
-        self.product_inputs = product_inputs
+        self.product_inputs, self.stored = product_inputs, stored
+
+    def before_storing(self, seed: int) -> Candidate:
+        """The same with inputs that would have been stored as these: each anywhere within half a unit of its last
+        place."""
+        made: dict[tuple[str, int], np.ndarray | None] = {}
+
+        def provided(name: str, call: int) -> np.ndarray | None:
+            if (name, call) not in made:
+                values = self.provided(name, call)
+                if values is not None and values.dtype.kind == "f":
+                    random = np.random.default_rng([seed, call, *name.encode()])
+                    moved = ulps(np.where(np.isfinite(values), values, 0), self.stored)
+                    values = np.where(values == 0, 0, values + moved * random.uniform(-0.5, 0.5, values.shape))
+                made[name, call] = values
+            return made[name, call]
+
+        return Candidate(self.calls, self.config, self.weights, provided, self.rows, self.product_inputs)
 
     def region(
         self, place: Place, call: int, arithmetic: Arithmetic = REFERENCE, changes: Changes = NO_CHANGES

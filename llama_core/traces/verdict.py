@@ -33,7 +33,8 @@ class Finding:
     """Something that a table of errors cannot say.
 
     Attributes:
-        kind: ``missing``, ``extra``, ``shape``, ``not finite``, ``rows``, ``mask``, ``positions``, ``configuration``.
+        kind: ``missing``, ``extra``, ``shape``, ``statistics``, ``not finite``, ``rows``, ``mask``, ``positions``,
+            ``configuration``.
         fails: whether the candidate cannot pass with it.
     """
 
@@ -230,9 +231,17 @@ def _missing(run, name: str, complete: set[str], findings: list[Finding]) -> str
         return f"{why}; " * bool(why) + f"{proof} follows from it and was compared"
     if any(finding.name == name and finding.kind == "shape" for finding in findings):
         return "its shape is wrong"
-    findings.append(
-        Finding("missing", name, None, f"is not provided, and nothing after it was compared {why}".rstrip())
-    )
+    if name in WHOLE:  # ids are held to the golden's before anything else
+        return why or "is that of its calls"
+    given = [record for (other, _), record in run.theirs.records.items() if other == name]
+    if given and not any(record.file for record in given):
+        text = (
+            "is given by statistics that cannot be compared: of other calls than the golden's, or with no noise known"
+        )
+        findings.append(Finding("statistics", name, None, text))
+        return "statistics that cannot be compared"
+    text = f"is not provided, and nothing after it was compared in full {why}".rstrip()
+    findings.append(Finding("missing", name, None, text))
     return why
 
 
