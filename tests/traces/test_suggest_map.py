@@ -168,6 +168,18 @@ def test_what_fits_two_of_ours_almost_alike_is_not_proposed(tmp_path, share):
     assert "layers.{n}.attention_residual" in found.notes["resid.{n}"] and "not sure" in found.notes["resid.{n}"]
 
 
+def test_of_two_that_fit_one_of_ours_the_better_has_it_and_a_little_noise_is_no_factor(right, tmp_path):
+    logits = right.values("logits", 0)[0]
+    rng = np.random.default_rng(0)
+    (tmp_path / "theirs").mkdir()
+    for name, noise in (("a", 1e-3), ("b", 1e-5)):
+        values = logits * (1 + noise) + noise * rng.standard_normal(logits.shape).astype(np.float32)
+        np.save(tmp_path / "theirs" / f"{name}.npy", values)
+    found = suggest_map(right, tmp_path / "theirs")
+    assert [(rule.theirs, rule.ours, rule.times) for rule in found.rules] == [("b", "logits", 1.0)]
+    assert "another of the candidate's tensors" in found.notes["a"]
+
+
 def test_what_fits_nothing_is_told_and_not_guessed(right, tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
