@@ -79,7 +79,8 @@ def _cause(result: Comparison) -> list[Piece]:
     rows: list[list[Inline]] = []
     for mistake in cause.mistakes:
         rows += [["it looks as if", (Mark(mistake.title, False), f" (`{mistake.id}`)")]]
-        rows += [["why it happens", mistake.why], ["mend", mistake.mend]]
+        rows += [["why it happens", mistake.why]] if mistake.why else []
+        rows += [["mend", mistake.mend]]
         if mistake.origin.startswith("http"):
             rows.append(["met by", Link(mistake.origin, mistake.origin)])
     if not cause.mistakes:

@@ -74,9 +74,15 @@ def pairs_of(axes: str, call: Call, rows: tuple[int, ...] | None) -> list[tuple[
 
 
 def to_rows(
-    axes: str, values: np.ndarray, call: Call, rows: tuple[int, ...] | None = None, by_slot: bool = False
+    axes: str,
+    values: np.ndarray,
+    call: Call,
+    rows: tuple[int, ...] | None = None,
+    by_slot: bool = False,
+    width: int | None = None,
 ) -> Rows:
-    """A tensor of one call as rows; padding is left out. ``by_slot`` leaves keys where they are, padding included."""
+    """A tensor of one call as rows; padding is left out. ``by_slot`` leaves keys where they are, padding included.
+    Keys at position ``width`` and above are left out: a candidate may state any, and each takes room up to it."""
     letters = axes.split()
     along = "T" if is_cache(axes) else "S"
     positions = call.key_positions if along == "T" else call.positions
@@ -97,13 +103,17 @@ def to_rows(
     found = moved.reshape(-1, *moved.shape[2:]) if real.all() else moved[real]
     present = None
     if "T" in letters and along == "S" and not by_slot:
-        found, present = _by_key(found, call.key_positions, batches)
+        found, present = _by_key(found, call.key_positions, batches, width)
     return Rows(sequence, positions[real], found, present, heads)
 
 
-def _by_key(values: np.ndarray, key_positions: np.ndarray, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_key(
+    values: np.ndarray, key_positions: np.ndarray, batches: np.ndarray, most: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """[N, H, T slots] -> [N, H, P positions], and which of them are there."""
     width = int(key_positions.max()) + 1
+    if most is not None and width > most:
+        width, key_positions = most, np.where(key_positions < most, key_positions, -1)
     out = np.zeros((*values.shape[:2], width), values.dtype)
     present = np.zeros((len(values), width), bool)
     for batch in np.unique(batches):
@@ -121,6 +131,8 @@ class Golden:
 
     def __init__(self, trace: Trace, keep: int = 48):
         self.trace = trace
+        #: Positions that it has: 0 to the last.
+        self.width = 1 + max(int(call.key_positions.max()) for call in trace.calls)
         self.calls_of: dict[str, list[int]] = {}
         for name, call in trace.records:
             self.calls_of.setdefault(name, []).append(call)

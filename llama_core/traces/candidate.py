@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,6 +21,8 @@ from llama_core.weights.safetensors_file import TensorEntry, read_header
 
 #: Activations whose coordinates the rotary layout orders.
 ROTARY = ("q", "k", "q_rotated", "k_rotated", "cache_k")
+#: How a file of ``numpy.save`` begins.
+_NPY = b"\x93NUMPY"
 _COMPARED = ("rms_norm_eps", "rope_theta", "rope_scaling", "num_hidden_layers", "num_attention_heads", "head_dim")
 
 
@@ -220,7 +221,9 @@ def _of_call(place: Path, golden: Trace, call: Call, found: Named) -> Trace:
     ]
     float_dtypes = [r.dtype for r in records if not r.dtype.startswith("int")]
     dtype = max(set(float_dtypes), key=float_dtypes.count, default="float32")
-    manifest = Manifest({"name": "unknown"}, None, "", dtype, dtype, golden.manifest.rope_layout, [call], records)
+    # Whether an engine computed in half precision or only stored so, bare files do not say.
+    computed = "float32" if dtype == "float16" else dtype
+    manifest = Manifest({"name": "unknown"}, None, "", computed, dtype, golden.manifest.rope_layout, [call], records)
     folder = place if place.is_dir() else None
     return Trace(place.name, manifest, lambda record: found[record.name][1][2](), folder)
 
@@ -285,11 +288,14 @@ def _reading(entry: TensorEntry) -> Callable[[], np.ndarray]:
 
 def _npy(path: Path) -> Source:
     try:
+        with path.open("rb") as file:
+            if file.read(len(_NPY)) != _NPY:
+                raise ValueError("it does not begin as one does")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         ok = isinstance(array, np.ndarray) and array.dtype.name in ("float64", "float32", "float16", "int64", "int32")
         if not ok:
             raise ValueError(f"it holds {getattr(array, 'dtype', 'several arrays')}")
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as e:
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
         raise TraceError(
             f"{path.name} is no array file: {reason}",

@@ -97,6 +97,9 @@ def place_of(name: str) -> tuple[Place, str]:
 def find_cause(run: _Run, first: str, call: int, wrong: set[str]) -> Cause:
     """Why ``first`` is wrong in ``call``."""
     place, name = place_of(first)
+    if name == "input_ids":
+        where = where_by_golden(run, first, call)
+        return Cause((), (), "the engine was fed other ids than the golden trace holds", where)
     if run.candidate is None:
         where = where_by_golden(run, first, call)
         return Cause((), (), "without --model nothing can be computed from the candidate's own inputs", where)

@@ -12,7 +12,7 @@ import numpy as np
 from llama_core.config import LlamaConfig
 from llama_core.errors import TraceError
 from llama_core.names import activation_names
-from llama_core.traces.align import Golden, is_cache, to_rows
+from llama_core.traces.align import Golden, is_cache, pairs_of, to_rows
 from llama_core.traces.format import FLOAT_DTYPES, expected_shape, known_axes
 from llama_core.traces.judge import Judged, against_golden, by_statistics, hides_by_number, introduced
 from llama_core.traces.measure import worth as in_tolerances
@@ -98,8 +98,12 @@ class _Run:
         floors = self._floors()
         self._check_names()
         if self.parameters is not None:
-            weights, inputs = Weights(self.parameters, self.dtype), self.theirs.manifest.product_inputs
-            self.candidate = Candidate(self.theirs.calls, self.config, weights, self.provided, self.rows, inputs)
+            stated = self.theirs.manifest
+            weights = Weights(self.parameters, stated.compute_dtype)
+            stored = stated.storage_dtype if self.dtype != stated.compute_dtype else ""
+            self.candidate = Candidate(
+                self.theirs.calls, self.config, weights, self.provided, self.rows, stated.product_inputs, stored
+            )
         for place in places(self.config.num_hidden_layers):
             if self.progress:
                 self.progress(f"{place}" if isinstance(place, str) else f"layer {place}")
@@ -214,7 +218,8 @@ class _Run:
         if judged.nan_call is None and values.dtype.kind == "f" and np.isnan(values).any():
             judged.nan_call = call
         if full in self.golden.calls_of:
-            found = to_rows(known_axes(full), values, self.theirs.calls[call], record.rows)
+            axes, facts = known_axes(full), self.theirs.calls[call]
+            found = to_rows(axes, values, facts, record.rows, width=self.golden.width)
             against_golden(judged, self.golden, floors, full, found, call, self.dtype)
         if self.candidate is None or full in ("input_ids", "position_ids"):
             return
@@ -238,10 +243,11 @@ class _Run:
             same = record.shape == stated.shape and record.rows == stated.rows and record.statistics is not None
             if same and np.array_equal(facts.positions, other.positions) and facts.sequences == other.sequences:
                 if not is_cache(record.axes) or np.array_equal(facts.key_positions, other.key_positions):
+                    rows = len(pairs_of(record.axes, facts, record.rows))
                     if hides_by_number(stated.statistics, record.statistics):
                         judged.swamped = True
                     else:
-                        by_statistics(judged, record, stated.statistics, floors, call)
+                        by_statistics(judged, record, stated.statistics, floors, call, rows)
                     return
 
     def reason_for(self, name: str) -> str:

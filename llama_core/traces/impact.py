@@ -122,7 +122,8 @@ def about(impacts: Impacts) -> str:
         )
     text += (
         "Each wrong tensor was put into the right model, as it is and then its own error alone, and the rest was run: "
-        "the share of the damage that this explains, and what its own error does by itself"
+        "the share of the damage that this explains (below zero: it leads elsewhere), and what its own error does by "
+        "itself"
     )
     left = f"; {impacts.left_out} more wrong tensors were not tried" if impacts.left_out else ""
     return f"{text}{left}."

@@ -13,13 +13,15 @@ from llama_core.traces.align import Golden, Rows, level, to_rows
 from llama_core.traces.format import Call, Statistics, TensorRecord
 from llama_core.traces.measure import HIDDEN, Measured, group_errors, hide, rounding, tolerances, units, worth
 from llama_core.traces.noise import Floors
-from llama_core.traces.regions import Candidate, Place, Unavailable, full_name
+from llama_core.traces.regions import Candidate, Place, Region, Unavailable, full_name
 
 #: The exact ones: whole numbers.
 WHOLE = ("input_ids", "position_ids")
 #: Times the noise of one evaluation. Where sums are the noise, a few orders of summation on one input see part of it:
 #: without this, right runs of small random models came to 0.89 of the tolerance. In half precision rounding is it.
 _SPREAD = {"float32": 2.0, "float64": 2.0}
+#: How many times the inputs of a step are taken from within what their storage rounded away.
+_DRAWS = 3
 
 
 @dataclass
@@ -194,16 +196,23 @@ def introduced(candidate: Candidate, place: Place, call: int, name: str, dtype: 
     unit = units(expected, seen)
     floors = np.zeros(unit.shape)
 
+    def spread(region: Region) -> np.ndarray:
+        errors = group_errors(
+            level(full, rowed(full, region.computed(name), facts, rows), expected_rows)[0], expected, unit
+        )
+        return np.where(np.isfinite(errors), errors, 0)
+
     def noisy(arithmetic: Arithmetic) -> np.ndarray:
-        other = rowed(full, candidate.region(place, call, arithmetic).computed(name), facts, rows)
-        return group_errors(level(full, other, expected_rows)[0], expected, unit)
+        return spread(candidate.region(place, call, arithmetic))
 
     ways = right_engines(dtype, candidate.product_inputs)
     if dtype == "float32":
         ways.append(plain_loops(dtype, candidate.product_inputs))
     for errors in each_once(ways, noisy):
-        floors = np.maximum(floors, np.where(np.isfinite(errors), errors, 0))
+        floors = np.maximum(floors, errors)
     if floors.any():
+        for seed in range(_DRAWS) if candidate.stored else ():  # what is copied is rounded as its source was
+            floors = np.maximum(floors, spread(candidate.before_storing(seed).region(place, call)))
         floors = np.maximum(floors * _SPREAD.get(dtype, 1.0), rounding(expected, unit, dtype))
     return Introduced(full, call, mine, expected, unit, floors, found)
 
@@ -223,10 +232,10 @@ def hides_by_number(stated: Statistics, right: Statistics) -> bool:
     return stated.min <= HIDDEN and stated.negative_infinity < right.negative_infinity
 
 
-def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floors: Floors | None, call: int) -> None:
-    """Hold sums and extremes of a whole tensor to the golden's, where there is nothing else."""
-    judged.statistics_only = True
-    judged.not_finite |= bool(stated.nan)
+def by_statistics(
+    judged: Judged, right: TensorRecord, stated: Statistics, floors: Floors | None, call: int, rows: int
+) -> None:
+    """Hold sums and extremes of a whole tensor of so many rows to the golden's, where there is nothing else."""
     other = right.statistics
     size = max(int(np.prod(right.shape)), 1)
     scale = other.l2 / np.sqrt(size) or 1.0
@@ -238,16 +247,20 @@ def by_statistics(judged: Judged, right: TensorRecord, stated: Statistics, floor
     )
     if stated.nan or stated.negative_infinity != other.negative_infinity:
         deviation = np.inf
+    floor = floors.get(right.name) if floors else None
+    if floor is None and 0 < deviation < np.inf:
+        return  # without noise nothing can be said of it: it is not compared
+    judged.statistics_only = True
+    judged.not_finite |= bool(stated.nan)
     judged.error = max(judged.error, deviation)
     judged.exact &= deviation == 0
     judged.measured.max_abs = max(judged.measured.max_abs, abs(stated.max - other.max), abs(stated.min - other.min))
-    judged.rows += right.shape[0]
-    judged.of += right.shape[0]
-    floor = floors.get(right.name) if floors else None
-    if floor is None and deviation:
-        return
+    judged.rows += rows
+    judged.of += 0 if right.file else rows  # rows of files are counted already
     largest = (
-        0.0 if not deviation else float(worth(np.array([deviation]), tolerances(floor).max(keepdims=True))[0].max())
+        deviation
+        if floor is None
+        else float(worth(np.array([deviation]), tolerances(floor).max(keepdims=True))[0].max())
     )
     judged.cumulative = max(judged.cumulative or 0.0, largest)
     if largest > judged.from_golden.worth:

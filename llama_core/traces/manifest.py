@@ -30,6 +30,8 @@ from llama_core.weights.strict_json import describe_value
 
 MAX_MANIFEST_BYTES = 64_000_000
 MAX_MANIFEST_VALUES = 4_000_000  # a 7B model's prompt and 250 steps, every activation
+#: Scores are laid out by the keys' positions: every one up to the last takes room.
+MAX_POSITION = 2**24 - 1
 _KEYS = {"format", "version", "producer", "model", "compute_dtype", "storage_dtype", "rope_layout", "calls", "tensors"}
 _OPTIONAL = {"not_provided", "product_inputs"}
 _TENSOR_KEYS = {"name", "call", "axes", "shape", "dtype", "rows", "file", "sha256", "statistics"}
@@ -71,7 +73,9 @@ class _Reader:
         self.need(ok, key, f"a whole number from {low} to {high}", value)
         return value
 
-    def matrix(self, value: Any, key: str, low: int, shape: tuple[int | None, int | None]) -> np.ndarray:
+    def matrix(
+        self, value: Any, key: str, low: int, shape: tuple[int | None, int | None], high: int = 2**31 - 1
+    ) -> np.ndarray:
         """A rectangular list of lists of whole numbers."""
         ok = isinstance(value, list) and bool(value) and all(isinstance(row, list) and row for row in value)
         ok = ok and len({len(row) for row in value}) == 1
@@ -81,7 +85,7 @@ class _Reader:
             self.need(ok, key, f"{shape[0]} rows of {shape[1]}", [len(value), len(value[0])])
         flat = [n for row in value for n in row]
         for n in flat:
-            self.whole(n, key, low, 2**31 - 1)
+            self.whole(n, key, low, high)
         return np.array(value, np.int64)
 
 
@@ -153,7 +157,7 @@ def _calls(r: _Reader, value: Any) -> list[Call]:
     for number, item in enumerate(value):
         where = f"calls[{number}]"
         r.keys(item, where, {"input_ids", "positions"}, _CALL_KEYS)
-        positions = r.matrix(item["positions"], f"{where}.positions", -1, (None, None))
+        positions = r.matrix(item["positions"], f"{where}.positions", -1, (None, None), MAX_POSITION)
         ids = r.matrix(item["input_ids"], f"{where}.input_ids", 0, positions.shape)
         rows = len(positions)
         sequences = item.get("sequences", list(range(rows)))
@@ -162,7 +166,7 @@ def _calls(r: _Reader, value: Any) -> list[Call]:
         for n in sequences:
             r.whole(n, f"{where}.sequences", 0, 2**31 - 1)
         slots = item.get("key_positions")
-        slots = None if slots is None else r.matrix(slots, f"{where}.key_positions", -1, (rows, None))
+        slots = None if slots is None else r.matrix(slots, f"{where}.key_positions", -1, (rows, None), MAX_POSITION)
         call = make_call(calls, ids, positions, sequences, slots)
         if "past" in item:
             past = item["past"]
@@ -187,14 +191,19 @@ def _tensors(r: _Reader, value: Any, calls: list[Call]) -> list[TensorRecord]:
         name = r.text(item["name"], f"{where}.name", 200)
         where = f"{where} ({name})"
         call = r.whole(item.get("call", 0), f"{where}.call", 0, len(calls) - 1)
-        r.need((name, call) not in seen, where, "each tensor of a call once", name)
+        if (name, call) in seen:
+            raise r.error(where, f"{name} is there twice in call {call}", "each tensor of a call once", name)
         seen.add((name, call))
         shape = item["shape"]
         ok = isinstance(shape, list) and len(shape) <= 8
         r.need(ok, f"{where}.shape", "a list of at most 8 sizes", shape)
         for size in shape:
             r.whole(size, f"{where}.shape", 0, 2**40)
-        axes = r.text(item.get("axes", known_axes(name)), f"{where}.axes", 40)
+        own = known_axes(name)
+        if own and item.get("axes", own) == own and len(own.split()) != len(shape):
+            wanted = f"{len(own.split())} sizes, {own}; or a name of your own, and a map to ours"
+            raise r.error(f"{where}.shape", f"the shape of {name} has {len(shape)} sizes", wanted, shape)
+        axes = r.text(item.get("axes", own), f"{where}.axes", 40)
         ok = not axes or (len(axes.split()) == len(shape) and set(axes.split()) <= AXES.keys())
         r.need(ok, f"{where}.axes", f"{len(shape)} letters of {' '.join(AXES)}", axes)
         file = r.text(item.get("file", ""), f"{where}.file")
@@ -227,6 +236,9 @@ def _statistics(r: _Reader, value: Any, where: str) -> Statistics | None:
     for key, number in value.items():
         ok = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= sys.float_info.max
         r.need(ok, f"{where}.statistics.{key}", "a finite number", number)
+        ok = number >= 0 or key in ("sum", "min", "max")
+        r.need(ok, f"{where}.statistics.{key}", "a number that is not negative", number)
+    r.need(value["min"] <= value["max"], f"{where}.statistics.min", f"at most the max, {value['max']}", value["min"])
     return Statistics(**value)
 
 

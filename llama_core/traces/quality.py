@@ -41,10 +41,13 @@ def logits_quality(golden: Golden, candidate: Trace) -> Quality | None:
     divergences: list[float] = []
     same = 0
     for (name, call), record in candidate.records.items():
+        facts, kept = candidate.calls[call], record.rows
         if name != "logits" or not record.file or record.axes != "B S V":
             continue
-        found = to_rows(record.axes, candidate.values(name, call), candidate.calls[call], record.rows)
-        matched = golden.matching(name, found)
+        if record.shape[:2] != (len(facts.positions), facts.positions.shape[1] if kept is None else len(kept)):
+            continue  # a finding of its own
+        found = to_rows(record.axes, candidate.values(name, call), facts, kept)
+        matched = golden.matching(name, found) if found.values.size else None
         if matched is None:
             continue
         have, right = matched

@@ -17,6 +17,7 @@ from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.steps import INPUT_STEPS, LAYER_STEPS, NO_CHANGES, OUTPUT_STEPS, Changes, Step
 from llama_core.config import LlamaConfig
 from llama_core.traces.format import Call
+from llama_core.traces.measure import ulps
 from llama_core.traces.model_weights import Parameters, as_float
 
 #: A layer's number, or what comes before or after the layers.
@@ -104,6 +105,8 @@ class Candidate:
         provided: ``provided(name, call)`` -> float64 values of all axes, or None; S cut to ``rows(call)``.
         rows: which of a call's S rows the values hold; None for all.
         product_inputs: what the engine rounds the inputs of products with weights to (``Manifest``).
+        stored: the type of the files, where it is coarser than what the engine computed in: its steps had finer inputs
+            than those that are provided.
     """
 
     def __init__(
@@ -114,9 +117,27 @@ class Candidate:
         provided: Callable[[str, int], np.ndarray | None],
         rows: Callable[[int], tuple[int, ...] | None],
         product_inputs: str = "",
+        stored: str = "",
     ):
         self.calls, self.config, self.weights, self.provided, self.rows = calls, config, weights, provided, rows
-        self.product_inputs = product_inputs
+        self.product_inputs, self.stored = product_inputs, stored
+
+    def before_storing(self, seed: int) -> Candidate:
+        """The same with inputs that would have been stored as these: each anywhere within half a unit of its last
+        place."""
+        made: dict[tuple[str, int], np.ndarray | None] = {}
+
+        def provided(name: str, call: int) -> np.ndarray | None:
+            if (name, call) not in made:
+                values = self.provided(name, call)
+                if values is not None and values.dtype.kind == "f":
+                    random = np.random.default_rng([seed, call, *name.encode()])
+                    moved = ulps(np.where(np.isfinite(values), values, 0), self.stored)
+                    values = np.where(values == 0, 0, values + moved * random.uniform(-0.5, 0.5, values.shape))
+                made[name, call] = values
+            return made[name, call]
+
+        return Candidate(self.calls, self.config, self.weights, provided, self.rows, self.product_inputs)
 
     def region(
         self, place: Place, call: int, arithmetic: Arithmetic = REFERENCE, changes: Changes = NO_CHANGES
@@ -144,15 +165,28 @@ class _Past(dict):
         return self[name] if name in ("key_positions", "cache_k", "cache_v") else default
 
     def __missing__(self, name):
-        region = self._region
-        return region.sibling(call=self._before).value(name)
+        return self._region.of_past(self._before, name)
 
 
 class Region:
-    """One place of one call, evaluated in one way."""
+    """One place of one call, evaluated in one way.
 
-    def __init__(self, candidate: Candidate, place: Place, call: int, arithmetic: Arithmetic, changes: Changes):
+    What it needs of other places and calls, and the candidate does not give, is computed once and kept in ``elsewhere``
+    as long as the region: (place, call, name) -> values. Each of so many layers reads so many earlier calls, each of
+    which reads the layer before: without that, the work doubles with every layer and call.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        place: Place,
+        call: int,
+        arithmetic: Arithmetic,
+        changes: Changes,
+        elsewhere: dict[tuple[Place, int, str], np.ndarray] | None = None,
+    ):
         self.candidate, self.place, self.call = candidate, place, call
+        self._elsewhere = {} if elsewhere is None else elsewhere
         self.arithmetic, self.changes = arithmetic, changes
         self.facts = candidate.calls[call]
         self.rows = candidate.rows(call)
@@ -164,14 +198,28 @@ class Region:
         self.context = Context(config, weights, _Values(me), arithmetic, past, call=0 if not past else call)
         self._made: dict[str, np.ndarray] = {}
 
-    def sibling(self, place: Place | None = None, call: int | None = None) -> Region:
-        return Region(
-            self.candidate,
-            self.place if place is None else place,
-            self.call if call is None else call,
-            self.arithmetic,
-            self.changes,
-        )
+    def _at(self, place: Place, call: int, name: str) -> np.ndarray:
+        """A value of another place or call."""
+        key = place, call, name
+        if key not in self._elsewhere:
+            there = Region(self.candidate, place, call, self.arithmetic, self.changes, self._elsewhere)
+            self._elsewhere[key] = there.value(name)
+        return self._elsewhere[key]
+
+    def _known(self, place: Place, call: int, name: str) -> bool:
+        full = name if name == "key_positions" else full_name(place, name)
+        return (place, call, name) in self._elsewhere or self.candidate.provided(full, call) is not None
+
+    def of_past(self, call: int, name: str) -> np.ndarray:
+        """What an earlier call left, the calls before it first: one inside the other they would be too deep."""
+        chain: list[int] = []
+        before: int | None = call
+        while before is not None and not self._known(self.place, before, name):
+            chain.append(before)
+            before = self.candidate.calls[before].past
+        for earlier in reversed(chain):
+            self._at(self.place, earlier, name)
+        return self._at(self.place, call, name)
 
     def value(self, name: str) -> np.ndarray:
         """What the candidate gives, or what follows from it."""
@@ -244,7 +292,11 @@ class Region:
         return values if self.rows is None else values[:, list(self.rows)]
 
     def _from_before(self) -> np.ndarray:
+        """The output of the layer before, the layers below it first."""
         last = self.place if isinstance(self.place, int) else self.candidate.config.num_hidden_layers
-        if last == 0:
-            return self.sibling("input").value("embedding")
-        return self.sibling(last - 1).value("output")
+        first = last
+        while first > 0 and not self._known(first - 1, self.call, "output"):
+            first -= 1
+        for layer in range(max(first - 1, 0), last):
+            self._at(layer, self.call, "output")
+        return self._at(last - 1, self.call, "output") if last else self._at("input", self.call, "embedding")

@@ -220,7 +220,8 @@ class _Table:
             return 1.0, 1.0
         mine = convert(rule, rule.ours, values, self.right)
         mine = in_layout(rule.ours, mine, self.theirs.manifest.rope_layout, self.right.manifest.rope_layout)
-        found = to_rows(known_axes(rule.ours), mine, self.theirs.calls[record.call], record.rows)
+        facts = self.theirs.calls[record.call]
+        found = to_rows(known_axes(rule.ours), mine, facts, record.rows, width=self.golden.width)
         if short(rule.ours) == "scores" and (found.values <= HIDDEN).any():
             return _IMPOSSIBLE  # after the mask
         wanted = rule.ours, record.call

@@ -35,7 +35,8 @@ class Finding:
     """Something that a table of errors cannot say.
 
     Attributes:
-        kind: ``missing``, ``extra``, ``shape``, ``not finite``, ``rows``, ``mask``, ``positions``, ``configuration``.
+        kind: ``missing``, ``extra``, ``shape``, ``statistics``, ``not finite``, ``rows``, ``mask``, ``positions``,
+            ``configuration``.
         fails: whether the candidate cannot pass with it.
     """
 
@@ -232,9 +233,15 @@ def _missing(run, name: str, complete: set[str], findings: list[Finding]) -> str
         return f"{why}; " * bool(why) + f"{proof} follows from it and was compared"
     if any(finding.name == name and finding.kind == "shape" for finding in findings):
         return "its shape is wrong"
-    findings.append(
-        Finding("missing", name, None, f"is not provided, and nothing after it was compared{': ' * bool(why)}{why}")
-    )
+    if name in WHOLE:  # ids are held to the golden's before anything else
+        return why or "is that of its calls"
+    given = [record for (other, _), record in run.theirs.records.items() if other == name]
+    if given and not why and not any(record.file for record in given):
+        why = "its statistics cannot be compared: they are of other calls than the golden's, or no noise is known"
+        findings.append(Finding("statistics", name, None, why))
+        return why
+    text = f"is not provided, and nothing after it was compared in full{': ' * bool(why)}{why}"
+    findings.append(Finding("missing", name, None, text))
     return why
 
 

@@ -37,5 +37,11 @@ BAD_MANIFESTS = {
     "impossible configuration": (("model", "config", "num_attention_heads"), 0, "num_attention_heads"),
     "unknown configuration": (("model", "config", "colour"), 3, "unknown key"),
     "statistics that are text": (("tensors", 0, "statistics", "sum"), "1", "finite number"),
+    "a negative length": (("tensors", 0, "statistics", "l2"), -3.0, "statistics"),
+    "a negative count": (("tensors", 0, "statistics", "nan"), -1, "statistics"),
+    "a minimum above the maximum": (("tensors", 0, "statistics", "min"), 1e9, "statistics"),
+    "heads side by side": (("tensors", 1, "shape"), [1, 7, 48], "has 3 sizes"),
+    "a position out of all reach": (("calls", 0, "positions", 0, 6), 2**31 - 1, "whole number"),
+    "a key out of all reach": (("calls", 0, "key_positions", 0, 6), 2**31 - 1, "whole number"),
     "past in the future": (("calls", 1, "past"), 1, "whole number"),
 }

@@ -7,8 +7,13 @@ import pytest
 from small_traces import golden, model
 from traced_plain import planted
 
+from llama_core.checkpoints.steps import NO_CHANGES
 from llama_core.cli import main
 from llama_core.names import activation_names
+from llama_core.trace_report.page import _cause
+from llama_core.traces.cause import Cause
+from llama_core.traces.hypothesis import made
+from llama_core.traces.verdict import Comparison
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,11 @@ def test_an_earlier_page_is_replaced_and_anything_else_is_not(folder, page, caps
         assert main(arguments(folder, "--html", str(folder / place))) == 2
         assert problem in capsys.readouterr().err
     assert (folder / "thesis.html").read_text() == "<p>years of work"
+
+
+def test_no_row_of_the_cause_is_empty():
+    """What is tried besides the catalogue has no story of its own."""
+    hypothesis = made("weights-of-layer-3", "7", "this layer has the weights of layer 3", "Load it.", NO_CHANGES)
+    cause = Cause((hypothesis,), (), "matches", "everywhere")
+    (table,) = _cause(Comparison("golden", "mine", "float32", (), (), "logits", 0, cause, False, True))
+    assert all(value for _, value in table.rows)

@@ -5,7 +5,8 @@ import tomllib
 
 import numpy as np
 import pytest
-from small_traces import golden, model
+import torch
+from small_traces import edit_manifest, golden, model
 from traced_plain import planted
 
 from llama_core.cli import main
@@ -89,6 +90,14 @@ def test_a_proposal_makes_a_right_candidate_pass(right, tmp_path, change):
     assert result.passed and result.line("layers.2.ffn_up").status == "exact", str(result)
 
 
+def test_a_layout_that_the_candidate_states_is_not_proposed_again(right, tmp_path):
+    folder = written(right, tmp_path / "theirs", interleaved)
+    edit_manifest(folder, lambda manifest: manifest.update(rope_layout="interleaved"))
+    text, place = proposed(right, folder, tmp_path)
+    assert "layout" not in text
+    assert compare(right, folder, map=place).passed
+
+
 @pytest.mark.slow
 def test_layers_that_are_counted_from_one_have_a_rule_each(right, tmp_path):
     folder = written(right, tmp_path / "theirs", first=1)
@@ -139,6 +148,36 @@ def test_a_factor_may_be_a_mistake_and_is_not_proposed(right, tmp_path):
     assert "qk" not in {rule["theirs"].split(".")[-1] for rule in tomllib.loads(text)["tensor"]}
     assert "not sure: layers.{n}.scores times 3.46" in text and "# times = 0.288675" in text
     assert "qk_masked" in text
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4])
+def test_what_fits_two_of_ours_almost_alike_is_not_proposed(tmp_path, share):
+    """A feed-forward part that adds (almost) nothing leaves the residual before it as it was."""
+    made = model()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("down_proj.weight"):
+                parameter *= share
+    right = golden(tmp_path / "golden", made, noise=())
+    (tmp_path / "theirs").mkdir()
+    for n in range(3):
+        values = np.concatenate([right.values(f"layers.{n}.output", call) for call in range(3)], axis=1)
+        np.save(tmp_path / "theirs" / f"resid.{n}.npy", values)
+    found = suggest_map(right, tmp_path / "theirs")
+    assert not found.rules
+    assert "layers.{n}.attention_residual" in found.notes["resid.{n}"] and "not sure" in found.notes["resid.{n}"]
+
+
+def test_of_two_that_fit_one_of_ours_the_better_has_it_and_a_little_noise_is_no_factor(right, tmp_path):
+    logits = right.values("logits", 0)[0]
+    rng = np.random.default_rng(0)
+    (tmp_path / "theirs").mkdir()
+    for name, noise in (("a", 1e-3), ("b", 1e-5)):
+        values = logits * (1 + noise) + noise * rng.standard_normal(logits.shape).astype(np.float32)
+        np.save(tmp_path / "theirs" / f"{name}.npy", values)
+    found = suggest_map(right, tmp_path / "theirs")
+    assert [(rule.theirs, rule.ours, rule.times) for rule in found.rules] == [("b", "logits", 1.0)]
+    assert "another of the candidate's tensors" in found.notes["a"]
 
 
 def test_what_fits_nothing_is_told_and_not_guessed(right, tmp_path):

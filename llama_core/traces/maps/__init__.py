@@ -114,7 +114,15 @@ def convert(rule: Rule, name: str, values: np.ndarray, golden) -> np.ndarray:
     if rule.layout and rule.layout != golden.manifest.rope_layout:
         values = values[..., layout_permutation(values.shape[-1], rule.layout, golden.manifest.rope_layout)]
     for letter, order in rule.order.items():
-        values = np.take(values, order, axis=letters.index(letter))
+        axis = letters.index(letter)
+        if len(order) != values.shape[axis]:
+            raise TraceError(
+                f"the order of {letter} for {rule.theirs} has {len(order)} numbers",
+                key=rule.ours,
+                expected=f"{values.shape[axis]}, as many as {name} has of {letter}",
+                actual=order if len(order) <= 16 else f"{len(order)} numbers",
+            )
+        values = np.take(values, order, axis=axis)
     return values if rule.times == 1 else values * rule.times
 
 
@@ -257,7 +265,10 @@ def _rule(path: Path, number: int, values: Any) -> Rule:
     if not number or not times:
         raise wrong("times", "a finite number other than 0")
     ok = isinstance(order, dict) and all(
-        letter in axes.split() and isinstance(o, list) and sorted(map(str, o)) == sorted(map(str, range(len(o))))
+        letter in axes.split()
+        and isinstance(o, list)
+        and all(type(n) is int for n in o)
+        and sorted(o) == list(range(len(o)))
         for letter, o in order.items()
     )
     if not ok:
