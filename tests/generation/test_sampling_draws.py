@@ -47,6 +47,18 @@ def test_a_draw_is_the_first_token_whose_cumulative_sum_exceeds_the_number(unifo
     assert sample(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]), torch.Generator()).tolist() == [expected]
 
 
+def test_what_sums_to_less_than_one_is_drawn_in_proportion():
+    assert draws(torch.tensor([[0.25, 0.25]]), 2_000, 6).tolist() == pytest.approx([1_000, 1_000], abs=100)
+
+
+def test_a_hundred_thousand_small_probabilities_add_up_without_drift():
+    size = 100_000
+    chosen = sample(torch.full((64, size), 1 / size), torch.Generator().manual_seed(7))
+    uniform = torch.rand(64, 1, generator=torch.Generator().manual_seed(7), dtype=torch.float32).double()
+    # The token whose share of [0, 1) holds the number; next to a border either one is right.
+    assert (chosen + 0.5 - uniform[:, 0] * size).abs().max() < 0.51
+
+
 def test_each_row_is_drawn_from_its_own_probabilities():
     chances = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     assert sample(chances, torch.Generator().manual_seed(0)).tolist() == [1, 0, 2]
