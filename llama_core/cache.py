@@ -187,3 +187,15 @@ class KVCache:
 
     def __repr__(self) -> str:
         return f"KVCache({self.length} of {self.max_length} positions, batch {self.batch_size}, {self.nbytes:,} bytes)"
+
+
+def check_is_cache(cache: object) -> None:
+    """Raises CacheError for anything but a cache or None."""
+    if not isinstance(cache, KVCache | None):
+        raise CacheError(
+            "the cache is no KVCache",
+            key="cache",
+            expected="a KVCache, or None",
+            actual=type(cache).__name__,
+            hint="make it with KVCache(model.config, ...)",
+        )

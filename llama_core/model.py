@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from llama_core.cache import KVCache
+from llama_core.cache import KVCache, check_is_cache
 from llama_core.capture import NO_TAP, NoTap, Tap
 from llama_core.config import LlamaConfig
 from llama_core.dtypes import as_torch_dtype
@@ -187,6 +187,7 @@ class Llama(nn.Module):
             InputError, CacheError: before anything is computed.
         """
         batch, new = self._check_ids(input_ids)
+        check_is_cache(cache)
         past = cache.length if cache else 0
         if cache:
             cache.check_room(self.config, batch, new, self.dtype, self.device)
