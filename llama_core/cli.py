@@ -106,6 +106,8 @@ def _never_fail_on_a_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if hasattr(sys.stdin, "reconfigure"):  # a byte that is no character is found, and named, when the text is encoded
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 if __name__ == "__main__":

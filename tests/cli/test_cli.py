@@ -136,6 +136,14 @@ def test_standard_input_that_is_no_utf8_is_refused(run):
     assert "byte 0xe9 at 3" in result.err
 
 
+def test_a_line_of_a_chat_that_is_no_utf8_is_refused_and_the_chat_goes_on(run):
+    arguments = ["chat", "--model", "stories", "--template", "llama-2", "--max-new-tokens", "3", "--seed", "0"]
+    result = run(*arguments, stdin=b"caf\xe9\nhello\n/exit\n")
+    assert result.status == 0
+    assert result.err.count("not valid Unicode") == 1 and "Traceback" not in result.err
+    assert result.out.strip()
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["dance"], ["generate", "--dance"], ["generate", "--top-k", "many"], ["inspect"]]
 )
