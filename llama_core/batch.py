@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llama_core.cache import KVCache
 from llama_core.errors import GenerationError, InputError
-from llama_core.generate import count, end_ids, fitting_limit, token_ids
+from llama_core.generate import check_parameters, count, end_ids, fitting_limit, token_ids
 from llama_core.model import Llama
 from llama_core.sampling import SamplingParameters, check_logits, log_probabilities, next_token
 from llama_core.text_stream import TextStream, check_stop
@@ -64,7 +64,7 @@ def generate_batch(
     Raises:
         GenerationError, InputError: as `generate`; ``ids`` errors name the row.
     """
-    parameters = parameters or SamplingParameters()
+    parameters = check_parameters(parameters)
     rows = _prompts(prompts, model.config.vocab_size)
     chunk = count(prefill_chunk, "prefill_chunk")
     limit = None if max_new_tokens is None else count(max_new_tokens, "max_new_tokens")

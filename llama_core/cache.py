@@ -18,6 +18,9 @@ class KVCache:
     A forward pass with ``cache=`` writes its new positions behind those the cache holds and reads all of them. The
     new length counts only once every layer has written, so an interrupted pass leaves the cache as it was.
 
+    Gradients flow through the pass that is run, not into the passes before it: the cache keeps their values, not what
+    they were computed from, which would otherwise grow with every step outside ``torch.no_grad()``.
+
     Args:
         config: the model's hyper-parameters.
         batch_size: B. max_length: T, the capacity in positions, padding included.
@@ -52,22 +55,23 @@ class KVCache:
                 )
         self.config, self.batch_size, self.max_length = config, batch_size, max_length
         self.dtype = as_torch_dtype(config.dtype if dtype is None else dtype)
-        self.device = as_device(device)
+        device = as_device(device)
         shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
         layers = range(config.num_hidden_layers)
         try:
-            self.keys = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
-            self.values = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
-            self.positions = torch.full((batch_size, max_length), -1, dtype=torch.long, device=self.device)
+            self.keys = [torch.zeros(shape, dtype=self.dtype, device=device) for _ in layers]
+            self.values = [torch.zeros(shape, dtype=self.dtype, device=device) for _ in layers]
+            self.positions = torch.full((batch_size, max_length), -1, dtype=torch.long, device=device)
         except (RuntimeError, MemoryError, TypeError, OverflowError) as e:  # torch's out-of-memory is a RuntimeError
             needed = config.kv_cache_bytes(max_length, batch_size, self.dtype.itemsize)
             raise CacheError(
                 f"there is no memory for a cache of {batch_size} rows of {max_length} positions",
                 key="max_length",
-                expected=f"{needed:,} bytes on {self.device}",
+                expected=f"{needed:,} bytes on {device}",
                 actual=str(e).splitlines()[0][:200] or type(e).__name__,
                 hint="ask for fewer positions: the prompt's and the new tokens' are enough",
             ) from e
+        self.device = self.positions.device  # "cuda" is by now the one of several that it stands for
         self.length = 0
         self._fixed = False
         #: Whether every row holds positions 0, 1, 2 … without padding: then the mask follows from lengths alone.
@@ -116,13 +120,21 @@ class KVCache:
                 actual=dtype_name(self.dtype),
                 hint="make it with KVCache(..., dtype=model.dtype)",
             )
-        if self.device.type != device.type or (device.index or 0) != (self.device.index or 0):
+        if self.device != device:
             raise CacheError(
                 "the cache lies on another device than the model",
                 key="device",
                 expected=str(device),
                 actual=str(self.device),
                 hint="make it with KVCache(..., device=model.device)",
+            )
+        if self.positions.is_inference() and not torch.is_inference_mode_enabled():
+            raise CacheError(
+                "the cache was made in torch.inference_mode(), and nothing outside may write to it",
+                key="cache",
+                expected="a cache that was made outside, or a pass inside",
+                actual="a cache of inference tensors",
+                hint="make it outside; torch.no_grad() has no such rule",
             )
 
     def begin(self, positions: Int[Tensor, "B S"], read_all: bool = False) -> tuple[list[LayerCache], Tensor]:
@@ -153,6 +165,9 @@ class KVCache:
         """Count ``new`` more slots as written; called once every layer has written them."""
         self.contiguous = self.contiguous and contiguous  # first: an interrupt between the two lines does no harm
         self.length += new
+        for tensor in (*self.keys, *self.values):
+            if tensor.requires_grad:
+                tensor.detach_()
 
     def truncate(self, length: int) -> None:
         """Forget all but the first ``length`` slots, e.g. to try another continuation."""
@@ -172,3 +187,15 @@ class KVCache:
 
     def __repr__(self) -> str:
         return f"KVCache({self.length} of {self.max_length} positions, batch {self.batch_size}, {self.nbytes:,} bytes)"
+
+
+def check_is_cache(cache: object) -> None:
+    """Raises CacheError for anything but a cache or None."""
+    if not isinstance(cache, KVCache | None):
+        raise CacheError(
+            "the cache is no KVCache",
+            key="cache",
+            expected="a KVCache, or None",
+            actual=type(cache).__name__,
+            hint="make it with KVCache(model.config, ...)",
+        )

@@ -7,9 +7,9 @@ what it is given, so a model that nobody watches computes exactly what it would 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -87,7 +87,8 @@ def capture(
     Args:
         model: the model to watch.
         patterns: activation names (``llama_core.names``) with shell wildcards, e.g. ``"layers.*.attention_weights"``.
-        replace: pattern -> function from the activation to what the model should go on with, same shape and type.
+        replace: pattern -> function from the activation to what the model should go on with, of the same shape, type
+            and device.
 
     Yields:
         name -> value, in dataflow order, filled by the forward pass; a later pass overwrites an earlier one. Values
@@ -95,7 +96,8 @@ def capture(
         are cut to the positions written so far.
 
     Raises:
-        CaptureError: a pattern names no activation, or a replacement has another shape or type.
+        CaptureError: a pattern names no activation, ``replace`` holds no functions, or a replacement has another
+            shape, type or device.
 
     Layers whose scores or weights are asked for compute attention on the eager path; all others keep theirs. A model
     whose decode step is compiled runs uncompiled while it is watched.
@@ -109,7 +111,7 @@ def capture(
     """
     layers = model.config.num_hidden_layers
     read = set(_matches(patterns, layers))
-    replacements = {name: fn for pattern, fn in (replace or {}).items() for name in _matches(pattern, layers)}
+    replacements = {name: fn for pattern, fn in _functions(replace) for name in _matches(pattern, layers)}
     active = _Capture(read, replacements)
     model.captures = (*model.captures, active)
     try:
@@ -118,8 +120,30 @@ def capture(
         model.captures = tuple(c for c in model.captures if c is not active)
 
 
-def _matches(patterns: str | Sequence[str], num_layers: int) -> list[str]:
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+def _functions(replace: Any) -> Iterable[tuple[str, Replacement]]:
+    pairs = {} if replace is None else replace
+    if not isinstance(pairs, Mapping) or not all(map(callable, pairs.values())):
+        raise CaptureError(
+            "replace is no table of functions",
+            key="replace",
+            expected="pattern -> function from the activation to its replacement",
+            actual=type(pairs).__name__
+            if not isinstance(pairs, Mapping)
+            else ", ".join(f"{key}: {type(value).__name__}" for key, value in pairs.items() if not callable(value)),
+            hint='for example {"layers.0.v": torch.zeros_like}',
+        )
+    return pairs.items()
+
+
+def _matches(patterns: Any, num_layers: int) -> list[str]:
+    patterns = [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else list(patterns)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise CaptureError(
+            "a pattern is no text",
+            key="patterns",
+            expected="names of activations, with shell wildcards",
+            actual=repr(patterns)[:200],
+        )
     for pattern in patterns:
         if not match_activations(pattern, num_layers):
             known = sorted({n.split(".", 2)[-1] if n.startswith("layers.") else n for n in activation_names(1)})
@@ -135,12 +159,15 @@ def _matches(patterns: str | Sequence[str], num_layers: int) -> list[str]:
 
 
 def _checked(name: str, old: Tensor, new: object) -> Tensor:
-    if not isinstance(new, Tensor) or new.shape != old.shape or new.dtype != old.dtype:
-        found = f"{tuple(new.shape)} {new.dtype}" if isinstance(new, Tensor) else type(new).__name__
+    if not isinstance(new, Tensor) or _kind(new) != _kind(old):
         raise CaptureError(
             f"the replacement for {name} does not fit",
             key=name,
-            expected=f"{tuple(old.shape)} {old.dtype}",
-            actual=found,
+            expected=_kind(old),
+            actual=_kind(new) if isinstance(new, Tensor) else type(new).__name__,
         )
     return new
+
+
+def _kind(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {value.dtype} on {value.device}"

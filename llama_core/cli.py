@@ -1,7 +1,7 @@
 """The command line, ``llama-core``: one table of commands, and what becomes of errors.
 
-Exit status: 0 done, 1 what was judged is wrong, 2 an input that must be mended (the message says how), 130 interrupted,
-141 the reader went away.
+Exit status: 0 done, 1 what was judged is wrong, 2 an input that must be mended (the message says how) or an output that
+cannot be written, 130 interrupted, 141 the reader went away.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    _open_closed_streams()
     _never_fail_on_a_character()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
@@ -50,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Python flushes once more on its way out; give it something that still listens.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 141
+    except OSError as problem:
+        if problem.filename is not None:  # not standard output, which has no name
+            raise
+        print(f"llama-core: the output cannot be written: {problem.strerror or problem}", file=sys.stderr)
+        _write_no_more()
+        return 2
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -83,11 +89,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _open_closed_streams() -> None:
+    """What the caller closed (``>&-``) reads as empty and takes everything, as ``/dev/null`` does."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+def _write_no_more() -> None:
+    """Python flushes standard output once more on its way out; give it something that still listens."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _never_fail_on_a_character() -> None:
     """Where the terminal cannot show a character, show ``?`` instead of stopping."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if hasattr(sys.stdin, "reconfigure"):  # a byte that is no character is found, and named, when the text is encoded
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 if __name__ == "__main__":

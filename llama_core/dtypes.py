@@ -24,16 +24,18 @@ def as_torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """``"cuda:1"`` as a device. Raises InputError for what is none."""
+    """``"cuda:1"`` as a device. Raises InputError for what is none, or is not there."""
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as e:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as e:  # each from some kind of device
         raise InputError(
-            f"there is no device {str(device)[:80]!r}",
+            f"there is no device {str(device)[:80]!r} here",
             key="device",
             expected="cpu, or cuda or mps where there is one",
-            actual=str(device)[:80],
+            actual=str(e).splitlines()[0][:200],
         ) from e
+    return place
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llama_core.cache import KVCache
+from llama_core.cache import KVCache, check_is_cache
 from llama_core.config import LlamaConfig
 from llama_core.errors import GenerationError, InputError
 from llama_core.model import Llama
@@ -92,7 +92,7 @@ def generate_steps(
     compile: bool = False,
 ) -> Iterator[Step]:
     """Like `generate`, each token with its log-probability; ``parameters`` None stands for the defaults."""
-    parameters = parameters or SamplingParameters()
+    parameters = check_parameters(parameters)
     stream = _checked_stream(
         model, ids, max_new_tokens, parameters, seed, generator, eos_ids, cache, prefill_chunk, compile
     )
@@ -120,6 +120,7 @@ def _checked_stream(
     limit = None if max_new_tokens is None else count(max_new_tokens, "max_new_tokens")
     ends = end_ids(eos_ids, model.config)
     generator = _generator(seed, generator)
+    check_is_cache(cache)
     limit = fitting_limit(limit, len(prompt), model.config, cache)
     slots = len(prompt) + limit - 1  # the last token is yielded, not read
     if compile and not model.decode_is_compiled:
@@ -256,7 +257,28 @@ def end_ids(eos_ids: Any, config: LlamaConfig) -> frozenset[int]:
     return frozenset({_token_id(eos_ids, "eos_ids", config.vocab_size)})
 
 
-def _generator(seed: Any, generator: torch.Generator | None) -> torch.Generator:
+def check_parameters(parameters: Any) -> SamplingParameters:
+    """The parameters, or the defaults for None. Raises GenerationError for anything else."""
+    if not isinstance(parameters, SamplingParameters | None):
+        raise GenerationError(
+            "parameters are no SamplingParameters",
+            key="parameters",
+            expected="SamplingParameters, or None for the defaults",
+            actual=type(parameters).__name__,
+            hint="SamplingParameters(temperature=0.7, top_p=0.9)",
+        )
+    return SamplingParameters() if parameters is None else parameters
+
+
+def _generator(seed: Any, generator: Any) -> torch.Generator:
+    if not isinstance(generator, torch.Generator | None):
+        raise GenerationError(
+            "generator is no torch.Generator",
+            key="generator",
+            expected="a torch.Generator, or None",
+            actual=type(generator).__name__,
+            hint="a number is given as seed=",
+        )
     if seed is None:
         if generator is None:
             generator = torch.Generator()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from llama_core.cache import KVCache
+from llama_core.cache import KVCache, check_is_cache
 from llama_core.capture import NO_TAP, NoTap, Tap
 from llama_core.config import LlamaConfig
 from llama_core.dtypes import as_torch_dtype
@@ -85,15 +86,16 @@ class Llama(nn.Module):
         uniform in [0.5, 1.5] and biases have standard deviation 0.1, so that no mistake hides behind a constant.
         """
         model = cls(config)
-        generator = torch.Generator().manual_seed(seed)
+        # The same numbers wherever they go, and whatever torch's default type and device are.
+        drawn: dict[str, Any] = dict(generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
         dtype = as_torch_dtype(dtype or config.dtype)
         tensors = {}
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
-                value = torch.rand(parameter.shape, generator=generator) + 0.5
+                value = torch.rand(parameter.shape, **drawn) + 0.5
             else:
                 std = 0.1 if name.endswith("bias") else parameter.shape[-1] ** -0.5
-                value = torch.randn(parameter.shape, generator=generator) * std
+                value = torch.randn(parameter.shape, **drawn) * std
             tensors[name] = value.to(device=device, dtype=dtype)
         if config.tie_word_embeddings:
             tensors["lm_head.weight"] = tensors["embed_tokens.weight"]
@@ -185,6 +187,7 @@ class Llama(nn.Module):
             InputError, CacheError: before anything is computed.
         """
         batch, new = self._check_ids(input_ids)
+        check_is_cache(cache)
         past = cache.length if cache else 0
         if cache:
             cache.check_room(self.config, batch, new, self.dtype, self.device)
@@ -244,8 +247,8 @@ class Llama(nn.Module):
                 expected="a tensor [B, S] of torch.int64 or torch.int32",
                 actual=input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__,
             )
-        if input_ids.device.type != self.device.type:
-            empty = self.device.type == "meta"
+        empty = self.device.type == "meta"
+        if empty or input_ids.device != self.device:
             raise InputError(
                 "the model has no weights yet" if empty else "input_ids lies on another device than the model",
                 key="input_ids",

@@ -203,10 +203,9 @@ def sample(probabilities: Float[Tensor, "B V"], generator: torch.Generator) -> I
     The sum is taken in float64 on the CPU, so that a seed gives the same ids on every device that gives the same
     probabilities. A token of probability 0 is never drawn.
     """
-    cumulative = probabilities.to("cpu", torch.float64).cumsum(-1)
-    uniform = torch.rand(len(cumulative), 1, generator=generator, dtype=torch.float32, device=generator.device).to(
-        "cpu", torch.float64
-    )
+    cumulative = probabilities.cpu().double().cumsum(-1)  # first there, then float64, which not every device has
+    uniform = torch.rand(len(cumulative), 1, generator=generator, dtype=torch.float32, device=generator.device)
+    uniform = uniform.cpu().double()
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
 
 

@@ -172,13 +172,12 @@ class Attention(nn.Module):
             rows = q.reshape(q.shape[0], k.shape[1], -1, self.head_dim)
             context = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=self.scale)
             return _zeros_where_hidden(context, mask).reshape(q.shape).transpose(1, 2)
-        hidden_by = mask
         if causal and queries != keys:  # PyTorch's is_causal counts from the top left, a cache needs bottom right
             mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
         context = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=self.scale, enable_gqa=True
         )
-        return _zeros_where_hidden(context, hidden_by).transpose(1, 2)
+        return _zeros_where_hidden(context, mask).transpose(1, 2)
 
     def _check(self, q: Tensor, *keys_values: Tensor) -> None:
         for name, x in zip("kv", keys_values, strict=False):

@@ -200,7 +200,7 @@ def _with_own_storage(values: Tensor) -> Tensor:
     """The same values as a tensor whose storage is no larger than itself: torch.save writes whole storages."""
     start = values.storage_offset() * values.dtype.itemsize
     storage = values.untyped_storage()[start : start + values.nbytes]
-    return torch.empty(0, dtype=values.dtype).set_(storage, 0, values.shape)
+    return torch.empty(0, dtype=values.dtype, device="cpu").set_(storage, 0, values.shape)
 
 
 def _write_archive(path: Path, tensors: dict[str, Tensor]) -> None:

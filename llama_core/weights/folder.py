@@ -2,8 +2,9 @@
 
 A file that an index names must be a plain name inside the folder. A symbolic link is followed only while it stays
 inside the folder, or leads to the blobs beside it in the cache that ``huggingface_hub`` keeps
-(``models--NAME/snapshots/REVISION/FILE -> ../../blobs/HASH``). Any other link would load weights, or show bytes, from
-a place that the folder does not own; it is refused, with the advice to copy the file.
+(``models--NAME/snapshots/REVISION/FILE -> ../../blobs/HASH``), also from a folder within a snapshot, such as the
+``original`` that holds Meta's form. Any other link would load weights, or show bytes, from a place that the folder does
+not own; it is refused, with the advice to copy the file.
 """
 
 from __future__ import annotations
@@ -172,9 +173,8 @@ def _check_link(folder: Path, path: Path, error: type[LlamaCoreError]) -> None:
             actual="links that lead in a circle",
             hint="copy the file itself into the folder",
         ) from e
-    allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parent.parent / "blobs")
+    snapshots = next((place for place in home.parents if place.name == "snapshots"), None)
+    allowed = [home] if snapshots is None else [home, snapshots.parent / "blobs"]
     if not any(target.is_relative_to(place) for place in allowed):
         raise error(
             f"{path.name} is a symbolic link that leads out of the folder",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from llama_core.dtypes import as_torch_dtype, dtype_name
+from llama_core.dtypes import as_device, as_torch_dtype, dtype_name
 from llama_core.errors import WeightsError
 from llama_core.model import Llama
 from llama_core.weights.expected import TIED_HEAD
@@ -45,10 +45,11 @@ def load_model(
 
     Raises:
         ConfigError, WeightsError: naming the file, the key, what was expected and what was found.
+        InputError: there is no such device here.
     """
     stored = open_folder(folder)
     target = as_torch_dtype(dtype) if dtype is not None else stored_dtype(stored)
-    place = _device(device)
+    place = as_device(device)
     source = Source(stored, mmap)
     moved = [
         entry.nbytes
@@ -56,7 +57,7 @@ def load_model(
         if isinstance(entry, TensorEntry) and (place.type != "cpu" or TORCH_DTYPES[entry.dtype] != target)
     ]
     # One buffer for all that is converted or moved: freed buffers of many sizes would stay with the process.
-    scratch = torch.empty(max(moved, default=0), dtype=torch.uint8)
+    scratch = torch.empty(max(moved, default=0), dtype=torch.uint8, device="cpu")
     tensors: dict[str, Tensor] = {}
     total = sum(entry.nbytes for entry in stored.parameters.values())
     with tqdm(
@@ -116,17 +117,3 @@ def check_equal_head(stored: StoredModel, source: Source) -> None:
             actual="other values",
             hint="set tie_word_embeddings to false in config.json if the head is the model's own",
         )
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as e:
-        raise WeightsError(
-            f"there is no device {str(device)!r} here",
-            key="device",
-            expected="cpu, or cuda or mps where there is one",
-            actual=str(e).splitlines()[0][:200],
-        ) from e
-    return place

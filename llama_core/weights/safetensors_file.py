@@ -117,7 +117,7 @@ class MappedFile:
             storage = torch.UntypedStorage.from_file(str(path), False, size)
         except RuntimeError as e:
             raise WeightsError(f"{path.name} cannot be mapped into memory: {e}", file=path) from e
-        self._bytes = torch.empty(0, dtype=torch.uint8).set_(storage)
+        self._bytes = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
     def tensor(self, entry: TensorEntry) -> Tensor:
         """The tensor, read-only in spirit. Copied only where the file does not align it."""
@@ -134,7 +134,9 @@ def read_tensor(entry: TensorEntry, scratch: Tensor | None = None) -> Tensor:
     Raises:
         WeightsError: when the file has become shorter since its header was read.
     """
-    values = torch.empty(entry.nbytes, dtype=torch.uint8) if scratch is None else scratch[: entry.nbytes]
+    if scratch is None:
+        scratch = torch.empty(entry.nbytes, dtype=torch.uint8, device="cpu")
+    values = scratch[: entry.nbytes]
     with open(entry.path, "rb") as file:
         file.seek(entry.start)
         count = file.readinto(values.numpy())

@@ -32,7 +32,7 @@ def check_finite(values: Tensor, entry: StoredTensor, target: torch.dtype) -> No
         wrong = ~wide.isfinite() | (wide.abs() > largest)
         offset = int(wrong.nonzero()[0])
         value = wide[offset].item()
-        at = [int(i) for i in torch.unravel_index(torch.tensor(start + offset), values.shape)]
+        at = [int(i) for i in torch.unravel_index(torch.tensor(start + offset, device="cpu"), values.shape)]
         if math.isfinite(value):
             message = f"{entry.name} holds {value:g} at {at}, which {str(target).removeprefix('torch.')} cannot hold"
             hint = "load it in bfloat16 or float32"

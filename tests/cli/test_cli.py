@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -135,6 +136,14 @@ def test_standard_input_that_is_no_utf8_is_refused(run):
     assert "byte 0xe9 at 3" in result.err
 
 
+def test_a_line_of_a_chat_that_is_no_utf8_is_refused_and_the_chat_goes_on(run):
+    arguments = ["chat", "--model", "stories", "--template", "llama-2", "--max-new-tokens", "3", "--seed", "0"]
+    result = run(*arguments, stdin=b"caf\xe9\nhello\n/exit\n")
+    assert result.status == 0
+    assert result.err.count("not valid Unicode") == 1 and "Traceback" not in result.err
+    assert result.out.strip()
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["dance"], ["generate", "--dance"], ["generate", "--top-k", "many"], ["inspect"]]
 )
@@ -183,6 +192,31 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(folder):
     assert process.wait(300) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+FULL = Path("/dev/full")  # where every write fails with "no space left on device"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("command", [["inspect", "stories"], ["generate", "--max-new-tokens", "3"]])
+def test_a_full_disk_is_said_in_one_line_and_exits_with_2(command):
+    with FULL.open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "llama_core", *command], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
+        )
+    assert result.returncode == 2
+    assert result.stderr.decode().splitlines()[0] == (
+        "llama-core: the output cannot be written: No space left on device"
+    )
+    assert "Traceback" not in result.stderr.decode()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed):
+    command = f'"{sys.executable}" -m llama_core generate --prompt - --max-new-tokens 3 --seed 0 {closed}'
+    result = subprocess.run(["sh", "-c", command], capture_output=True, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr.decode()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

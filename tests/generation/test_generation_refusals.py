@@ -1,14 +1,17 @@
 """What `generate` refuses, before the model runs at all."""
 
 import math
+import sys
 
 import pytest
 import torch
 from small_models import CONFIG, no_shape_checks, random_model
 
+from llama_core.batch import generate_batch
 from llama_core.cache import KVCache
 from llama_core.errors import CacheError, GenerationError, InputError
-from llama_core.generate import generate
+from llama_core.generate import generate, generate_steps
+from llama_core.model import Llama
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,44 @@ def test_a_cache_of_several_rows_or_of_another_type_is_refused(idle_model):
         generate(idle_model, [1], 3, cache=KVCache(CONFIG, batch_size=2, max_length=16))
     with pytest.raises(CacheError):
         generate(idle_model, [1], 3, cache=KVCache(CONFIG, max_length=16, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("generator", [7, "7", torch.Generator])
+def test_what_is_no_generator_is_refused(idle_model, generator):
+    with pytest.raises(GenerationError, match="no torch.Generator") as error:
+        generate(idle_model, [1], generator=generator)
+    assert error.value.key == "generator"
+
+
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 1}, 0.5])
+@pytest.mark.parametrize("call", [generate_steps, lambda model, ids, *rest: generate_batch(model, [ids], *rest)])
+def test_what_is_no_parameters_is_refused(idle_model, call, parameters):
+    with pytest.raises(GenerationError, match="no SamplingParameters") as error:
+        call(idle_model, [1], 2, parameters)
+    assert error.value.key == "parameters"
+
+
+@pytest.mark.parametrize("cache", [5, [], {}])
+@pytest.mark.parametrize(
+    "call", [lambda m, cache: generate(m, [1], cache=cache), lambda m, cache: m(torch.tensor([[1]]), cache=cache)]
+)
+def test_what_is_no_cache_is_refused(idle_model, call, cache):
+    with pytest.raises(CacheError, match="no KVCache") as error:
+        call(idle_model, cache)
+    assert error.value.key == "cache"
+
+
+@pytest.mark.parametrize("sizes", [(10, 100, 256), (257, 300, 512)])
+def test_compiled_calls_of_similar_lengths_make_caches_of_one_capacity(monkeypatch, sizes):
+    """A graph is made for a capacity, and compiling takes a minute."""
+    model, made = Llama.random(CONFIG.replace(max_position_embeddings=1024)), []
+    monkeypatch.setattr(Llama, "decode_is_compiled", True)
+    monkeypatch.setattr(
+        sys.modules["llama_core.generate"], "KVCache", lambda *_, max_length, **__: made.append(max_length)
+    )
+    for size in sizes:
+        generate(model, [1] * 10, size - 10 + 1)
+    assert len(set(made)) == 1 and made[0] >= sizes[-1]
 
 
 def test_logits_that_are_not_finite_end_the_stream_with_an_error():

@@ -104,6 +104,12 @@ def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_negative_wher
     assert penalise_repetition(logits, seen, 1.5).tolist() == [[2.0, 3.0, -4.5, -3.0, 0.0, -INF]]
 
 
+@pytest.mark.parametrize(("logit", "penalty"), [(1e30, 1e-30), (-1e30, 1e30), (3.0, 1e-300), (-3.0, 1e300)])
+def test_no_penalty_makes_a_logit_infinite(logit, penalty):
+    logits = torch.tensor([[logit, 0.0]])
+    assert penalise_repetition(logits, torch.ones(1, 2, dtype=torch.bool), penalty).isfinite().all()
+
+
 @pytest.mark.parametrize("penalty", [1e-300, 1e300])
 def test_an_extreme_penalty_gives_no_nan(penalty):
     logits = torch.tensor([[3.0, -3.0, 0.0]])

@@ -82,6 +82,15 @@ def test_of_equals_top_p_keeps_the_lower_ids():
     assert kept(keep_top_p(torch.zeros(1, 10), 0.35)) == [0, 1, 2, 3]
 
 
+def test_top_p_stops_where_p_is_reached_exactly():
+    assert kept(keep_top_p(torch.zeros(1, 4), 0.5)) == [0, 1]
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-50, 1e-300])  # the last two are 0 in float32
+def test_the_smallest_top_p_keeps_the_most_likely(p):
+    assert kept(keep_top_p(log(0.15, 0.5, 0.1, 0.25), p)) == [1]
+
+
 def test_top_p_of_one_keeps_the_longest_tail():
     logits = -torch.arange(40_000.0)[None] / 4000
     assert torch.equal(keep_top_p(logits, 1.0), logits)

@@ -90,6 +90,16 @@ def test_a_query_that_may_look_at_nothing_gets_zeros(implementation, dtype, quer
     np.testing.assert_allclose(out.double().numpy(), expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_queries_before_the_first_key_get_zeros(implementation, device):
+    """The queries are the last S positions: of five with three keys, two come before every key."""
+    q, k, v = (x.to(device) for x in qkv(5, 3))
+    out = Attention(8, implementation)(q, k, v).cpu()
+    assert torch.equal(out[:, :2], torch.zeros(2, 2, 48))
+    visible = np.broadcast_to(np.tril(np.ones((5, 3)), -2), (2, 6, 5, 3)) > 0
+    np.testing.assert_allclose(out.numpy(), by_the_formula(*(x.cpu() for x in (q, k, v)), visible), rtol=0, atol=2e-6)
+
+
 def test_weights_of_a_query_that_may_look_at_nothing_are_zeros():
     masked = torch.tensor([[[[-math.inf, -math.inf], [0.0, -math.inf]]]])
     assert torch.equal(Attention(8).softmax(masked), torch.tensor([[[[0.0, 0.0], [1.0, 0.0]]]]))

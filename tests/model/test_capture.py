@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from jaxtyping import config as type_checks
 from small import CONFIG, assert_close, model, token_ids
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -257,7 +258,9 @@ def test_a_pattern_that_names_nothing_is_refused_and_says_what_there_is(pattern,
 
 
 @pytest.mark.parametrize(
-    "replacement", [lambda x: x[:1], lambda x: x.double(), lambda x: None], ids=["shape", "type", "nothing"]
+    "replacement",
+    [lambda x: x[:1], lambda x: x.double(), lambda x: x.to("meta"), lambda x: None],
+    ids=["shape", "type", "device", "nothing"],
 )
 def test_a_replacement_that_does_not_fit_is_refused(replacement):
     llama = model()
@@ -267,3 +270,19 @@ def test_a_replacement_that_does_not_fit_is_refused(replacement):
     ):
         llama(IDS)
     assert error.value.key == "layers.1.q" and "(2, 7, 4, 12)" in error.value.expected
+
+
+@pytest.mark.parametrize(
+    "arguments, key",
+    [((3,), "patterns"), ((["logits", None],), "patterns"), (((), {"logits": 0}), "replace"), (((), [1]), "replace")],
+    ids=str,
+)
+def test_patterns_that_are_no_texts_and_replacements_that_are_no_functions_are_refused(arguments, key):
+    llama = model()
+    type_checks.update("jaxtyping_disable", True)  # as users run it: those of the tests would speak first
+    try:
+        with pytest.raises(CaptureError) as error, capture(llama, *arguments):
+            pytest.fail("entered")
+    finally:
+        type_checks.update("jaxtyping_disable", False)
+    assert error.value.key == key and llama.captures == ()

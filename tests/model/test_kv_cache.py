@@ -5,7 +5,7 @@ import torch
 from small import CONFIG, assert_close, model, token_ids
 
 from llama_core import KVCache, RopeScaling, capture
-from llama_core.errors import CacheError
+from llama_core.errors import CacheError, InputError
 
 
 def through_a_cache(llama, ids, sizes, capacity=None):
@@ -70,6 +70,7 @@ def test_after_a_padded_prefill_the_cache_knows_the_padding_without_being_told_a
     cache = KVCache(llama.config, 1, 12)
     llama(ids, attention_mask=torch.tensor([[0] * 4 + [1] * 5 if side == "left" else [1] * 5 + [0] * 4]), cache=cache)
     assert_close(llama(step, cache=cache), llama(torch.cat([prompt, step], 1))[:, -1:])
+    assert_close(llama(step, cache=cache), llama(torch.cat([prompt, step, step], 1))[:, -1:])
 
 
 def test_a_mask_hides_earlier_positions_from_later_chunks():
@@ -123,6 +124,30 @@ def test_truncate_forgets_the_end():
     assert_close(llama(other[:, 4:], cache=cache), llama(torch.cat([ids[:, :4], other[:, 4:]], 1))[:, 4:])
 
 
+def test_padding_stays_hidden_when_positions_are_given():
+    llama, ids = model(), token_ids(1, 5)
+    cache = KVCache(CONFIG, 1, 8)
+    padded, mask = torch.cat([torch.zeros(1, 2, dtype=torch.long), ids[:, :4]], 1), torch.tensor([[0] * 2 + [1] * 4])
+    llama(padded, attention_mask=mask, position_ids=torch.tensor([[0, 0, 0, 1, 2, 3]]), cache=cache)
+    step = llama(ids[:, 4:], position_ids=torch.tensor([[4]]), cache=cache)
+    assert_close(step, llama(ids)[:, 4:])
+
+
+def test_after_padding_and_truncate_positions_count_from_what_is_left():
+    llama, ids, padding = model(), token_ids(1, 9), torch.zeros(1, 2, dtype=torch.long)
+    cache = KVCache(CONFIG, 1, 12)
+    llama(torch.cat([padding, ids[:, :7]], 1), attention_mask=torch.tensor([[0] * 2 + [1] * 7]), cache=cache)
+    cache.truncate(6)  # two of padding, four tokens
+    assert_close(llama(ids[:, 4:6], cache=cache), llama(ids[:, :6])[:, 4:])
+
+
+def test_a_pass_over_the_whole_capacity_sees_nothing_of_what_was_truncated():
+    cache = KVCache(CONFIG, 1, 6)
+    model()(token_ids(1, 5), cache=cache)
+    cache.truncate(2)
+    assert cache.begin(torch.tensor([[2]]), read_all=True)[1].tolist() == [[0, 1, 2, -1, -1, -1]]
+
+
 def test_reset_forgets_everything():
     llama, ids = model(), token_ids(1, 6)
     cache = KVCache(llama.config, 1, 6)
@@ -166,6 +191,65 @@ def test_a_cache_for_something_else_is_refused_by_name(settings, key):
         model()(token_ids(2, 3), cache=cache)
     assert error.value.key == key and error.value.hint or key == "batch_size"
     assert cache.length == 0
+
+
+@pytest.mark.parametrize("place", ["cuda", "mps", "cuda:99", "abacus"])
+def test_a_device_that_is_not_here_is_refused_by_name(place):
+    kind = place.split(":")[0]
+    if place != "cuda:99" and kind in ("cuda", "mps") and getattr(torch, kind).is_available():
+        pytest.skip(f"{kind} is here")
+    with pytest.raises(InputError) as error:
+        KVCache(CONFIG, device=place)
+    assert error.value.key == "device" and place in str(error.value)
+
+
+def test_its_device_is_the_one_that_its_tensors_lie_on():
+    """``"cpu:0"`` stands for ``"cpu"``, and ``"cuda"`` for one of several."""
+    llama = model()
+    cache = KVCache(CONFIG, device="cpu:0")
+    assert cache.device == cache.keys[0].device == llama.device
+    llama(token_ids(1, 3), cache=cache)
+    assert cache.length == 3
+
+
+def test_a_cache_made_in_inference_mode_is_refused_outside_by_name():
+    llama, ids = model(), token_ids(1, 4)
+    with torch.inference_mode():
+        cache = KVCache(CONFIG)
+        llama(ids[:, :2], cache=cache)
+    with pytest.raises(CacheError, match="made in torch.inference_mode"):
+        llama(ids[:, 2:], cache=cache)
+    with torch.inference_mode():
+        assert_close(llama(ids[:, 2:], cache=cache), llama(ids)[:, 2:])
+
+
+def gradients(llama, logits):
+    logits[..., -1, :].square().sum().backward()
+    found = [parameter.grad for parameter in llama.parameters()]
+    llama.zero_grad()
+    return found
+
+
+@torch.enable_grad()
+def test_a_pass_with_a_cache_has_the_gradients_of_one_without():
+    llama, ids = model(), token_ids(2, 5)
+    with_cache = gradients(llama, llama(ids, cache=KVCache(CONFIG, 2)))
+    for found, expected in zip(with_cache, gradients(llama, llama(ids)), strict=True):
+        assert_close(found / expected.abs().max(), expected / expected.abs().max())
+
+
+@torch.enable_grad()
+def test_gradients_stop_at_what_the_cache_held_before():
+    """A prefill with gradients and one without leave the same behind, so nothing grows from step to step."""
+    llama, ids = model(), token_ids(1, 6)
+    found = []
+    for enabled in (True, False):
+        cache = KVCache(CONFIG, 1)
+        with torch.set_grad_enabled(enabled):
+            llama(ids[:, :5], cache=cache)
+        assert not any(tensor.requires_grad for tensor in (*cache.keys, *cache.values))
+        found.append(gradients(llama, llama(ids[:, 5:], cache=cache)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("key", ["batch_size", "max_length"])

@@ -40,6 +40,12 @@ def test_assigned_weights_bring_the_rotary_table_to_their_device(device):
     assert_close(other(ids), llama(ids))
 
 
+def test_the_rotary_table_follows_assigned_weights_to_another_device():
+    other = Llama(CONFIG)  # its table lies on the CPU
+    other.load_state_dict({name: value.to("meta") for name, value in model().state_dict().items()}, assign=True)
+    assert other.rope.frequencies.device == other.device == torch.device("meta")
+
+
 def test_a_row_does_not_depend_on_its_batch():
     llama, ids = model(), token_ids(3, 8)
     assert_close(llama(ids)[1:2], llama(ids[1:2]))
@@ -128,6 +134,27 @@ def test_a_tied_head_is_the_embedding_itself():
 
 def test_a_new_model_has_no_weights_until_given_some():
     assert all(parameter.is_meta for parameter in Llama(CONFIG).parameters())
+
+
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_a_model_without_weights_says_so(place):
+    with pytest.raises(InputError, match="no weights yet"):
+        Llama(CONFIG)(torch.zeros(1, 2, dtype=torch.long, device=place))
+
+
+def test_torchs_default_type_and_device_change_nothing():
+    ids, config = torch.tensor([[1, 2, 3]]), CONFIG.replace(dtype="bfloat16")
+    expected, stories = Llama.random(config).state_dict(), Llama.from_pretrained("stories")(ids)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found, loaded = Llama.random(config).state_dict(), Llama.from_pretrained("stories")
+            converted = Llama.from_pretrained("stories", dtype="float32")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert torch.equal(loaded(ids), stories)
+    assert torch.equal(converted.lm_head.weight, loaded.lm_head.weight.float())
 
 
 def test_weights_are_taken_over_without_a_copy():

@@ -1,6 +1,7 @@
 """Folders: which one a name means, what links in it lead to, and what it holds in place of weights."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -29,16 +30,18 @@ def test_a_link_within_the_folder_is_followed(tmp_path):
     assert torch.equal(load_model(folder).lm_head.weight, weights()["lm_head.weight"])
 
 
-def test_the_links_of_the_hub_cache_are_followed(tmp_path):
+@pytest.mark.parametrize("below", ["", "original", "checkpoints/last"])
+def test_the_links_of_the_hub_cache_are_followed_from_every_folder_of_a_snapshot(tmp_path, below):
     repository = tmp_path / "models--someone--small"
-    snapshot = repository / "snapshots" / "0123456789abcdef"
-    snapshot.mkdir(parents=True)
+    folder = repository / "snapshots" / "0123456789abcdef" / below
+    folder.mkdir(parents=True)
     (repository / "blobs").mkdir()
-    write_folder(snapshot)
+    write_folder(folder)
     for number, name in enumerate(["config.json", "model.safetensors"]):
-        (snapshot / name).rename(repository / "blobs" / f"{number:064x}")
-        (snapshot / name).symlink_to(f"../../blobs/{number:064x}")
-    assert torch.equal(load_model(snapshot).lm_head.weight, weights()["lm_head.weight"])
+        blob = repository / "blobs" / f"{number:064x}"
+        (folder / name).rename(blob)
+        (folder / name).symlink_to(os.path.relpath(blob, folder))
+    assert torch.equal(load_model(folder).lm_head.weight, weights()["lm_head.weight"])
 
 
 def test_a_link_from_the_hub_cache_to_elsewhere_is_refused(tmp_path):
