@@ -69,8 +69,8 @@ def next_token(
         (True, {"facecolor": MASKED_FACE, "edgecolor": MASKED_LINE, "hatch": "/////", "linewidth": 0.8, "gid": "cut"}),
     ):
         chosen = keep[order] != drop
-        if chosen.any():
-            ax.bar(x[chosen], p[order][chosen], width=0.8, **settings)
+        if chosen.any():  # not snapped: a top would jump a row of pixels with the last digit of a probability
+            ax.bar(x[chosen], p[order][chosen], width=0.8, snap=False, **settings)
     handles = [Patch(color=BLUE, label="kept")]
     if not keep.all():
         handles.append(Patch(facecolor=MASKED_FACE, edgecolor=MASKED_LINE, hatch="/////", label="cut"))
