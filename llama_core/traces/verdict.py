@@ -237,7 +237,7 @@ def _missing(run, name: str, complete: set[str], findings: list[Finding]) -> str
         return why or "is that of its calls"
     given = [record for (other, _), record in run.theirs.records.items() if other == name]
     if given and not why and not any(record.file for record in given):
-        why = "its statistics cannot be compared: they are of other calls than the golden's, or no noise is known"
+        why = "its statistics cannot be compared: they are of other calls than the golden's, or with no noise known"
         findings.append(Finding("statistics", name, None, why))
         return why
     text = f"is not provided, and nothing after it was compared in full{': ' * bool(why)}{why}"
