@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llama_core.config import LlamaConfig
 from llama_core.dtypes import as_device, as_torch_dtype, dtype_name
-from llama_core.errors import CacheError
+from llama_core.errors import CacheError, check_kind
 from llama_core.layers.attention import LayerCache
 
 
@@ -191,11 +191,4 @@ class KVCache:
 
 def check_is_cache(cache: object) -> None:
     """Raises CacheError for anything but a cache or None."""
-    if not isinstance(cache, KVCache | None):
-        raise CacheError(
-            "the cache is no KVCache",
-            key="cache",
-            expected="a KVCache, or None",
-            actual=type(cache).__name__,
-            hint="make it with KVCache(model.config, ...)",
-        )
+    check_kind(cache, KVCache, "cache", CacheError, "make it with KVCache(model.config, ...)")

@@ -46,6 +46,18 @@ class LlamaCoreError(ValueError):
         return "\n".join([self.message, *(f"  {name}: {fact}" for name, fact in facts.items() if fact is not None)])
 
 
+def check_kind(value: Any, kind: type, key: str, error: type[LlamaCoreError], hint: str) -> None:
+    """Raises ``error`` for anything but a ``kind`` or None."""
+    if not isinstance(value, kind | None):
+        raise error(
+            f"{key} is no {kind.__name__}",
+            key=key,
+            expected=f"{kind.__name__}, or None",
+            actual=type(value).__name__,
+            hint=hint,
+        )
+
+
 class ConfigError(LlamaCoreError):
     """A hyper-parameter is missing, mistyped, impossible or not supported."""
 

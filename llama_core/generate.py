@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llama_core.cache import KVCache, check_is_cache
 from llama_core.config import LlamaConfig
-from llama_core.errors import GenerationError, InputError
+from llama_core.errors import GenerationError, InputError, check_kind
 from llama_core.model import Llama
 from llama_core.sampling import SamplingParameters, log_probabilities, next_token
 
@@ -259,26 +259,13 @@ def end_ids(eos_ids: Any, config: LlamaConfig) -> frozenset[int]:
 
 def check_parameters(parameters: Any) -> SamplingParameters:
     """The parameters, or the defaults for None. Raises GenerationError for anything else."""
-    if not isinstance(parameters, SamplingParameters | None):
-        raise GenerationError(
-            "parameters are no SamplingParameters",
-            key="parameters",
-            expected="SamplingParameters, or None for the defaults",
-            actual=type(parameters).__name__,
-            hint="SamplingParameters(temperature=0.7, top_p=0.9)",
-        )
+    hint = "SamplingParameters(temperature=0.7, top_p=0.9)"
+    check_kind(parameters, SamplingParameters, "parameters", GenerationError, hint)
     return SamplingParameters() if parameters is None else parameters
 
 
 def _generator(seed: Any, generator: Any) -> torch.Generator:
-    if not isinstance(generator, torch.Generator | None):
-        raise GenerationError(
-            "generator is no torch.Generator",
-            key="generator",
-            expected="a torch.Generator, or None",
-            actual=type(generator).__name__,
-            hint="a number is given as seed=",
-        )
+    check_kind(generator, torch.Generator, "generator", GenerationError, "a number is given as seed=")
     if seed is None:
         if generator is None:
             generator = torch.Generator()

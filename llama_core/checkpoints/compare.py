@@ -10,10 +10,8 @@ from llama_core.checkpoints.cases import positions_of
 from llama_core.names import ACTIVATIONS, LAYER_ACTIVATIONS
 
 #: A candidate's score at or below this counts as hidden where the reference has -inf. No score of a real model is near
-#: it, and every usual stand-in for -inf (-1e4, -1e9, finfo.min) is not above it.
-HIDDEN = -1e4
-#: The same for masked scores of an engine that adds -1e4 to what it hides.
-STANDS_FOR_HIDDEN = -9e3
+#: it, and every usual stand-in for -inf (-1e4 added to the score, -1e9, finfo.min) is not above it.
+HIDDEN = -9e3
 #: The checkpoints where nobody asks for the values of padding.
 _WITHOUT_PADDING = ("6", "7", "8")
 _KEY_AXIS = ("cache_k", "cache_v", "scores")

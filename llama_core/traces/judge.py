@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from llama_core.checkpoints.arithmetic import Arithmetic, each_once, plain_loops, right_engines
+from llama_core.checkpoints.compare import HIDDEN
 from llama_core.checkpoints.noise import FACTOR
 from llama_core.names import activation_axes
 from llama_core.traces.align import Golden, Rows, level, to_rows
 from llama_core.traces.format import Call, Statistics, TensorRecord
-from llama_core.traces.measure import HIDDEN, Measured, group_errors, hide, rounding, tolerances, units, worth
+from llama_core.traces.measure import Measured, group_errors, hide, rounding, tolerances, units, worth
 from llama_core.traces.noise import Floors
 from llama_core.traces.regions import Candidate, Place, Region, Unavailable, full_name
 

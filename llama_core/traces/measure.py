@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llama_core.checkpoints.compare import STANDS_FOR_HIDDEN as HIDDEN
+from llama_core.checkpoints.compare import HIDDEN
 from llama_core.checkpoints.noise import FACTOR
 
 _LEAST_UNIT = 0.1

@@ -13,13 +13,13 @@ from os import PathLike
 
 import numpy as np
 
+from llama_core.checkpoints.compare import HIDDEN
 from llama_core.config import ROPE_LAYOUTS
 from llama_core.names import ACTIVATIONS
 from llama_core.traces.align import Golden, level, short, to_rows
 from llama_core.traces.candidate import ROTARY, in_layout, open_unmapped
 from llama_core.traces.format import TensorRecord, known_axes
 from llama_core.traces.maps import Rule, convert, to_toml
-from llama_core.traces.measure import HIDDEN
 from llama_core.traces.read import Trace
 from llama_core.traces.suggest_axes import arrangements, unlike
 

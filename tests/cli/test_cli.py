@@ -194,7 +194,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(folder):
     process.stderr.close()
 
 
-FULL = Path("/dev/full")  # where every write fails with "no space left on device"
+FULL = Path("/dev/full")  # a device of Linux alone, where every write fails with "no space left on device"
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")

@@ -30,7 +30,7 @@ def test_the_usual_stand_ins_for_minus_infinity_count_as_hidden(stand_in):
     assert error(np.array([1.0, stand_in]), np.array([1.0, -np.inf])) == 0
 
 
-@pytest.mark.parametrize("value", [0.0, -100.0, -9999.0, np.inf, np.nan])
+@pytest.mark.parametrize("value", [0.0, -100.0, -8999.0, np.inf, np.nan])
 def test_a_score_that_is_not_hidden_where_it_must_be_is_infinitely_wrong(value):
     assert error(np.array([1.0, value]), np.array([1.0, -np.inf])) == math.inf
 

@@ -197,7 +197,7 @@ def test_a_cache_for_something_else_is_refused_by_name(settings, key):
 def test_a_device_that_is_not_here_is_refused_by_name(place):
     kind = place.split(":")[0]
     if place != "cuda:99" and kind in ("cuda", "mps") and getattr(torch, kind).is_available():
-        pytest.skip(f"{kind} is here")
+        pytest.skip(f"{kind} is here")  # a machine that has the device has nothing to refuse
     with pytest.raises(InputError) as error:
         KVCache(CONFIG, device=place)
     assert error.value.key == "device" and place in str(error.value)

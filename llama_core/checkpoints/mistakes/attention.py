@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from llama_core.checkpoints import reference as r
-from llama_core.checkpoints.compare import STANDS_FOR_HIDDEN
+from llama_core.checkpoints.compare import HIDDEN
 from llama_core.checkpoints.context import Context
 from llama_core.checkpoints.mistakes import visibility
 from llama_core.checkpoints.mistakes.mistake import Mistake, change, half_rounding
@@ -25,7 +25,7 @@ def _transposed_scores(ctx: Context, q, k):
 
 
 def _mask_after_softmax(ctx: Context, masked):
-    return np.where(masked <= STANDS_FOR_HIDDEN, 0, r.softmax(ctx, ctx.value("scores")))
+    return np.where(masked <= HIDDEN, 0, r.softmax(ctx, ctx.value("scores")))
 
 
 def _over_queries(ctx: Context, masked):
@@ -47,7 +47,7 @@ def _uniform_when_masked(ctx: Context, masked):
 
 
 def _nan_when_masked(ctx: Context, masked):
-    return np.where((masked <= STANDS_FOR_HIDDEN).all(-1, keepdims=True), np.nan, ctx.right(ctx, masked))
+    return np.where((masked <= HIDDEN).all(-1, keepdims=True), np.nan, ctx.right(ctx, masked))
 
 
 def _read_heads(order) -> Changes:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llama_core.checkpoints.compare import HIDDEN
 from llama_core.dtypes import as_torch_dtype, dtype_name
 from llama_core.errors import TraceError
 from llama_core.traces.format import Call, Manifest, fingerprint, parse_rows
-from llama_core.traces.measure import HIDDEN
 from llama_core.traces.read import Trace
 from llama_core.traces.recorder import Plan, next_call, selected_rows, wanted_names
 from llama_core.traces.write import TraceWriter

@@ -52,7 +52,8 @@ class Rule:
 
 
 class NameMap:
-    """Rules from another engine's names to ours; the first that fits counts."""
+    """Rules from another engine's names to ours; the first that fits counts. Where two of their tensors are the same of
+    ours by different rules, the one of the earlier rule counts, and the other keeps its name."""
 
     def __init__(self, rules: list[Rule]):
         self.rules = rules
@@ -62,6 +63,12 @@ class NameMap:
             if ours := rule.match(name):
                 return rule, ours
         return None
+
+    def _is_behind(self, found: tuple[Rule, str], name: str, names: set[str]) -> bool:
+        """Whether an earlier rule has another of these names for the same tensor of ours."""
+        others = (self.find(other) for other in names if other != name)
+        before = self.rules[: self.rules.index(found[0])]
+        return any(other[1] == found[1] and other[0] in before for other in others if other)
 
     def axes_of(self, name: str) -> str:
         found = self.find(name)
@@ -80,8 +87,11 @@ class NameMap:
         records: list[TensorRecord] = []
         origin: dict[tuple[str, int], tuple[TensorRecord, Rule | None]] = {}
         load = trace._load
+        names = {record.name for record in trace.manifest.tensors}
         for record in trace.manifest.tensors:
             found = self.find(record.name)
+            if found and self._is_behind(found, record.name, names):
+                found = None
             ours = found[1] if found else record.name
             if (ours, record.call) in origin:
                 raise TraceError(
